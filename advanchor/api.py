@@ -1,0 +1,96 @@
+"""The Python interface: erase one concept from a pipeline in this process, and put erasures on stock pipelines."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advanchor import methods
+from advanchor.artifacts import apply_delta, pack, pack_delta
+from advanchor.concepts import Concept, default_prompts
+from advanchor.delta import Delta, DeltaLinear
+from advanchor.engine import TorchEngine
+from advanchor.models.base import Base
+from advanchor.training import Context, Erasure, Report, TrainingSettings, ignore
+
+
+@dataclass
+class ErasedConcept:
+    """An erasure with what is needed to save it."""
+
+    erasure: Erasure
+    base_tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write delta.safetensors and, where there is one, anchor.safetensors; returns the delta's path."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        delta_bytes, anchor_bytes = packed(self)
+        (folder / "delta.safetensors").write_bytes(delta_bytes)
+        if anchor_bytes:
+            (folder / "anchor.safetensors").write_bytes(anchor_bytes)
+        return folder / "delta.safetensors"
+
+
+def packed(erased: ErasedConcept) -> tuple[bytes, bytes | None]:
+    """The delta file and, where the method finds one, the anchor file."""
+    e_adv = erased.erasure.e_adv
+    delta_file = pack_delta(erased.erasure.delta, erased.base_tensors, erased.metadata)
+    return delta_file, None if e_adv is None else pack({"e_adv": e_adv}, erased.metadata)
+
+
+def describe(base: Base, concept: Concept, settings: TrainingSettings, seed: int) -> dict[str, Any]:
+    """The metadata that an erasure's files carry."""
+    return {
+        "base": base.name,
+        "base_digest": base.digest,
+        "concept": concept.model_dump(mode="json"),
+        "method": settings.model_dump(mode="json"),
+        "seed": seed,
+    }
+
+
+def erase(
+    pipeline: Any,
+    concept: Concept,
+    method: TrainingSettings | None = None,
+    *,
+    seed: int = 0,
+    report: Report = ignore,
+) -> ErasedConcept:
+    """Erase a concept from a diffusers pipeline, in this process, with plain PyTorch.
+
+    The pipeline itself is left as it was; put the result on it with `apply(pipeline, erased.save(folder))`.
+    """
+    from advanchor.methods.adv_anchor import Settings
+
+    settings = method or Settings()
+    base = Base(pipeline, name=str(getattr(pipeline, "name_or_path", "") or "pipeline"))
+    delta = Delta(base.unet, settings.trained_weights)
+    try:
+        named = concept.with_prompts(default_prompts(base.name))
+        context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, named, seed, report)
+        erasure = methods.erase(context, settings)
+        base_tensors = {name: tensor.detach().clone() for name, tensor in delta.base_tensors().items()}
+        return ErasedConcept(erasure, base_tensors, describe(base, named, settings, seed))
+    finally:
+        delta.detach()
+
+
+def apply(pipeline: Any, path: str | Path, scale: float = 1.0) -> None:
+    """Put an erasure on a stock pipeline: a delta file, or a folder that holds one. Raises ArtifactError."""
+    apply_delta(pipeline.unet, delta_file(Path(path)), scale)
+
+
+def delta_file(path: Path) -> Path:
+    """The delta in a task's or an export's folder; a file stands for itself. FileNotFoundError if there is none."""
+    if path.is_file():
+        return path
+    if found := sorted(path.glob("delta*.safetensors")):
+        return found[0]
+    raise FileNotFoundError(f"{path} is neither a delta file nor a folder with one")
+
+
+__all__ = ["Concept", "DeltaLinear", "ErasedConcept", "apply", "erase"]

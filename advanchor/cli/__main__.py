@@ -1,0 +1,3 @@
+from advanchor.cli import app
+
+app()

@@ -1,0 +1,73 @@
+"""What commands share: arguments, errors as exit codes, and quiet libraries."""
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from advanchor.plan import Task
+    from advanchor.spec import BatchSpec
+
+OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+BatchFile = Annotated[Path, typer.Argument(help="The batch: a YAML file as in configs/.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a setting: --set method.lr=2e-5.", metavar="KEY=VALUE")
+]
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", help="Run directory instead of the batch's own.", metavar="DIR")
+]
+RunDirectory = Annotated[str, typer.Argument(help="A run directory (a folder or fsspec URL).", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"error: {line}", err=True)
+    raise typer.Exit(code)
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Errors that are the user's to mend become lines on stderr and exit code 2; others keep their traceback."""
+    from advanchor.artifacts import ArtifactError
+    from advanchor.models import ModelError
+    from advanchor.spec import BatchError
+
+    try:
+        yield
+    except (ArtifactError, BatchError, FileNotFoundError, ModelError) as error:
+        fail(str(error))
+
+
+def quiet() -> None:
+    """Keep the libraries' progress bars and hints out of the way; call before importing them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("DS_ACCELERATOR_LOG", "ERROR")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+def planned(batch: Path, overrides: Sequence[str] | None, output: str | None) -> "tuple[BatchSpec, list[Task]]":
+    """The batch and its tasks; every error is reported at once, before any work, with exit code 2."""
+    quiet()
+    from advanchor.plan import plan
+    from advanchor.spec import read_batch
+
+    with user_errors():
+        spec, concepts = read_batch(batch, overrides or (), output)
+        return spec, plan(spec, concepts)
+
+
+def is_terminal() -> bool:
+    return sys.stdout.isatty()

@@ -1,0 +1,119 @@
+"""advanchor doctor: is this machine ready?"""
+
+import os
+import platform
+import shutil
+import stat
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from advanchor.cli import common
+
+GOOD, WARNING, BAD = "ok", "warning", "bad"
+Finding = tuple[str, str]  # GOOD, WARNING or BAD; and what was found
+
+
+def doctor() -> None:
+    """Check versions, devices, Ray, DeepSpeed, the token file and the disk; exit code 1 if something is bad."""
+    common.quiet()
+    checks: dict[str, Callable[[], Finding]] = {
+        "python": python,
+        "packages": packages,
+        "device": device,
+        "pocket gallery": gallery,
+        "ray": ray_starts,
+        "deepspeed": deepspeed_trains,
+        "token": token,
+        "disk": disk,
+    }
+    table = Table(box=None, pad_edge=False, show_header=False)
+    findings = []
+    for name, check in checks.items():
+        try:
+            level, text = check()
+        except Exception as error:  # a check that cannot run is a finding, not a crash
+            level, text = BAD, f"{type(error).__name__}: {error}"
+        findings.append(level)
+        colour = {GOOD: "green", WARNING: "yellow", BAD: "red"}[level]
+        table.add_row(name, Text(level, colour), Text(text))
+    Console().print(table)
+    raise SystemExit(common.SOME_FAILED if BAD in findings else common.OK)
+
+
+def python() -> Finding:
+    return GOOD, f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores"
+
+
+def packages() -> Finding:
+    names = ("torch", "diffusers", "transformers", "deepspeed", "ray", "safetensors")
+    found, missing = [], []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    return (BAD, f"missing: {', '.join(missing)}") if missing else (GOOD, ", ".join(found))
+
+
+def device() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return WARNING, "no GPU: erasing runs on the CPU, which is meant for the pocket gallery"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return GOOD, ", ".join(names)
+
+
+def gallery() -> Finding:
+    from advanchor import models
+
+    folder = models.resolve("pocket")
+    models.adapter(folder)
+    return GOOD, f"digest {models.digest(folder)[:12]}"
+
+
+def ray_starts() -> Finding:
+    import ray
+
+    from advanchor.runtime.ray_cluster import connected
+
+    with connected():
+        resources = ray.cluster_resources()
+    return GOOD, f"starts here: CPU {resources.get('CPU', 0):g}, GPU {resources.get('GPU', 0):g}"
+
+
+def deepspeed_trains() -> Finding:
+    import torch
+    from torch import nn
+    from torch.distributed import TCPStore
+
+    from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
+
+    join_ranks(0, 1, TCPStore("127.0.0.1", 0, 1, is_master=True))
+    layer = nn.Linear(2, 1)
+    engine = DeepSpeedEngine(layer, dict(layer.named_parameters()), stage=1, precision="fp32", offload="none")
+    engine.reset(0.1)
+    engine.backward(engine.module(torch.ones(1, 2)).sum())
+    engine.step()
+    moved = engine.export()["weight"].abs().sum().item()
+    return (GOOD, "one ZeRO stage 1 step") if moved > 0 else (BAD, "a step changed nothing")
+
+
+def token() -> Finding:
+    path = Path("~/.ray/auth_token").expanduser()
+    if not path.exists():
+        return GOOD, "none yet; Ray makes one when it starts"
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return BAD, f"{path} is readable for others (mode {mode:o}): chmod 600 {path}"
+    return GOOD, f"{path}, mode {mode:o}"
+
+
+def disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return (GOOD if free > 5 else WARNING), f"{free:.0f} GiB free here"

@@ -1,0 +1,115 @@
+"""A switchable change of weights: one backbone is both teacher (delta off) and student (delta on)."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TRAINED_WEIGHTS: dict[str, tuple[str, ...]] = {
+    "cross_attention": ("to_q", "to_k", "to_v", "to_out.0"),  # every parameter with "attn2" in its name
+    "cross_attention_kv": ("to_k", "to_v"),  # what can be fused in closed form
+}
+
+
+class DeltaLinear(nn.Module):
+    """y = W x + b + scale * (dW x + db), the second part only while the delta is on.
+
+    The delta's tensors belong to this module, not to a child, so that ZeRO-3 gathers them when it is called.
+    """
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.delta_weight = nn.Parameter(torch.zeros_like(base.weight, dtype=torch.float32))
+        bias = None if base.bias is None else torch.zeros_like(base.bias, dtype=torch.float32)
+        self.delta_bias = None if bias is None else nn.Parameter(bias)
+        self.scale = 0.0
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        if self.scale == 0:
+            return y
+        bias = None if self.delta_bias is None else self.delta_bias.to(x.dtype)
+        return y + self.scale * F.linear(x, self.delta_weight.to(x.dtype), bias)
+
+
+class Delta:
+    """All DeltaLinears of a UNet. Made once per process; between tasks it is zeroed in place."""
+
+    def __init__(self, unet: nn.Module, trained_weights: str) -> None:
+        """Wrap the Linears that `trained_weights` (a key of TRAINED_WEIGHTS) names and freeze everything else."""
+        self.trained_weights = trained_weights
+        unet.requires_grad_(False)
+        self.unet = unet
+        self.layers: dict[str, DeltaLinear] = {}
+        for name in linear_names(unet, trained_weights):
+            self.layers[name] = DeltaLinear(unet.get_submodule(name))
+            replace_module(unet, name, self.layers[name])
+
+    def detach(self) -> None:
+        """Put the plain Linears back."""
+        for name, layer in self.layers.items():
+            replace_module(self.unet, name, layer.base)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return list(self.named_parameters().values())
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """The delta's tensors under the names that the base's have: "<layer>.weight", "<layer>.bias"."""
+        named = {}
+        for name, layer in self.layers.items():
+            named[f"{name}.weight"] = layer.delta_weight
+            if layer.delta_bias is not None:
+                named[f"{name}.bias"] = layer.delta_bias
+        return named
+
+    def base_tensors(self) -> dict[str, Tensor]:
+        named = {}
+        for name, layer in self.layers.items():
+            named[f"{name}.weight"] = layer.base.weight
+            if layer.base.bias is not None:
+                named[f"{name}.bias"] = layer.base.bias
+        return named
+
+    @contextmanager
+    def on(self, scale: float = 1.0) -> Iterator[None]:
+        """The student speaks inside this block; outside it the module is the teacher, bit for bit."""
+        before = [layer.scale for layer in self.layers.values()]
+        try:
+            for layer in self.layers.values():
+                layer.scale = scale
+            yield
+        finally:
+            for layer, value in zip(self.layers.values(), before, strict=True):
+                layer.scale = value
+
+    def checked(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """`tensors`, if they are exactly this delta's; ValueError names what is missing or does not belong here."""
+        names = self.named_parameters().keys()
+        if missing := names - tensors.keys():
+            raise ValueError(f"the delta lacks {len(missing)} tensors, for example {min(missing)!r}")
+        if unexpected := tensors.keys() - names:
+            raise ValueError(
+                f"the delta has {len(unexpected)} tensors that {self.trained_weights} does not train, "
+                f"for example {min(unexpected)!r}"
+            )
+        return tensors
+
+
+def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    root.get_submodule(parent).register_module(leaf, module)
+
+
+def linear_names(unet: nn.Module, trained_weights: str) -> list[str]:
+    """Names of the cross-attention Linears that a setting trains, in the UNet's order."""
+    if trained_weights not in TRAINED_WEIGHTS:
+        raise ValueError(f"trained_weights {trained_weights!r} is not one of {', '.join(TRAINED_WEIGHTS)}")
+    endings = tuple(f".attn2.{leaf}" for leaf in TRAINED_WEIGHTS[trained_weights])
+    return [name for name, module in unet.named_modules() if isinstance(module, nn.Linear) and name.endswith(endings)]

@@ -1,0 +1,89 @@
+"""Evaluating an erasure: the same pictures from the base and from the student, read by a scorer."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from advanchor.evaluation.exam import Answers, Question, Scorer, score
+from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
+from advanchor.models.base import Base
+
+
+class EvaluationSettings(SamplingSettings):
+    """What an erasure is examined with."""
+
+    num_prompts: int = Field(default=25, ge=1, description="prompts with the concept, none of which it was erased with")
+    images_per_prompt: int = Field(default=4, ge=1, description="pictures of each of them")
+    retained_images_per_prompt: int = Field(default=2, ge=1, description="pictures of each prompt without the concept")
+    seed: int = Field(default=0, description="decides the noise that pictures start from")
+
+
+@dataclass
+class Evaluation:
+    scores: dict[str, float | int | dict | None]
+    previews: dict[str, tuple[Tensor, Tensor]]  # "erased", "retained": (before, after), each (8, 3, H, W) in [0, 1]
+
+
+@dataclass
+class Seen:
+    """The pictures of a list of questions, as the scorer sees them."""
+
+    answers: Answers
+    features: Tensor  # (N, F)
+    preview: Tensor  # (8, 3, H, W)
+
+
+class Evaluator:
+    """Examines erasures of one base. What the base makes of retained prompts is remembered between concepts."""
+
+    def __init__(self, base: Base, scorer: Scorer, settings: EvaluationSettings, unet: nn.Module | None = None) -> None:
+        self.base, self.scorer, self.settings, self.unet = base, scorer, settings, unet
+        self.base_pictures: dict[str, Tensor] = {}  # prompt -> the base's pictures of it
+
+    def pictures(self, questions: Sequence[Question], copies: int, *, of_base: bool) -> Tensor:
+        """`copies` pictures of every question, (len(questions) * copies, 3, H, W)."""
+        unique = list(dict.fromkeys(question.prompt for question in questions))
+        made = {}
+        wanted = [p for p in unique if not of_base or len(self.base_pictures.get(p, ())) != copies]
+        if wanted:
+            prompts = [prompt for prompt in wanted for _ in range(copies)]
+            seeds = numbered_seeds(prompts, self.settings.seed)
+            images = generate(self.base, prompts, seeds, self.settings, self.unet)
+            made = dict(zip(wanted, images.split(copies), strict=True))
+        if of_base:
+            self.base_pictures |= made
+            made = self.base_pictures
+        return torch.cat([made[question.prompt] for question in questions])
+
+    def see(self, questions: Sequence[Question], copies: int, *, of_base: bool) -> Seen:
+        images = self.pictures(questions, copies, of_base=of_base)
+        device = self.base.device
+        answers = [answer for part in images.split(256) for answer in self.scorer.read(part.to(device))]
+        features = torch.cat([self.scorer.features(part.to(device)).cpu() for part in images.split(256)])
+        chosen = torch.linspace(0, len(images) - 1, 8).long()
+        return Seen(answers, features, images[chosen])
+
+    def evaluate(self, concept: str, student: Callable[[], AbstractContextManager]) -> Evaluation:
+        """Scores of the erasure that is on inside `student()`. KeyError if the scorer does not know the concept."""
+        exam = self.scorer.exam(concept, self.settings.num_prompts)
+        copies = {
+            "erased": self.settings.images_per_prompt,
+            "retained": self.settings.retained_images_per_prompt,
+            "hinted": self.settings.images_per_prompt,
+        }
+        groups = {name: group for name in copies if (group := getattr(exam, name))}
+        before = {name: self.see(group, copies[name], of_base=True) for name, group in groups.items()}
+        with student():
+            after = {name: self.see(group, copies[name], of_base=False) for name, group in groups.items()}
+        expanded = exam.repeated(copies)
+        scores: dict[str, float | int | dict | None] = dict(score(expanded, {k: v.answers for k, v in after.items()}))
+        scores["base"] = score(expanded, {k: v.answers for k, v in before.items()})
+        moved = (after["retained"].features - before["retained"].features).norm(dim=1)
+        scores["degradation"] = moved.mean().item()
+        scores["num_images"] = {name: len(seen.answers) for name, seen in after.items()}
+        previews = {name: (before[name].preview, after[name].preview) for name in ("erased", "retained")}
+        return Evaluation(scores, previews)

@@ -1,0 +1,63 @@
+"""Pictures for prompts, from the base with any delta switched on by the caller."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from advanchor.diffusion import initial_noise, sample_latents
+from advanchor.engine import derived_seed
+from advanchor.models.base import Base
+
+
+class SamplingSettings(BaseModel):
+    """How pictures are made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=20, ge=1, description="sampling steps")
+    guidance: float = Field(default=3.0, ge=0, description="classifier-free guidance scale")
+    solver: Literal["ddim", "dpm"] = Field(
+        default="ddim", description="dpm (DPM-Solver++ 2M) needs about half the steps"
+    )
+
+
+def rows_at_once(latent_shape: Sequence[int]) -> int:
+    """How many pictures are sampled together: 128 of 8 x 8 latents, 4 of 64 x 64."""
+    return max(4, min(128, 16_384 // (latent_shape[1] * latent_shape[2])))
+
+
+def generate(
+    base: Base, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings, unet: nn.Module | None = None
+) -> Tensor:
+    """One picture per prompt and seed, (len(prompts), 3, H, W) in [0, 1] on the CPU; the same seed, the same noise."""
+    null = base.encode([""])
+    size = rows_at_once(base.latent_shape)
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(prompts), size):
+            chunk = slice(start, start + size)
+            latents = sample_latents(
+                unet or base.unet,
+                base.scheduler_config,
+                initial_noise(base.latent_shape, seeds[chunk]).to(base.device),
+                base.encode(prompts[chunk]),
+                null,
+                num_steps=settings.steps,
+                guidance=settings.guidance,
+                solver=settings.solver,
+            )
+            parts.append(base.decode(latents).cpu())
+    return torch.cat(parts)
+
+
+def numbered_seeds(prompts: Sequence[str], seed: int) -> list[int]:
+    """A seed per prompt that depends on the prompt, on how often it came before, and on `seed`."""
+    seen: dict[str, int] = {}
+    seeds = []
+    for prompt in prompts:
+        seen[prompt] = seen.get(prompt, 0) + 1
+        seeds.append(derived_seed("picture", seed, prompt, seen[prompt]))
+    return seeds

@@ -1,0 +1,64 @@
+"""Erased Stable Diffusion (Gandikota et al. 2023): the student's concept becomes its own negative guidance.
+
+    L = MSE( eps(x_t, e_c), eps0(x_t, e_null) - eta * (eps0(x_t, e_c) - eps0(x_t, e_null)) )
+
+x_t is what the student itself has sampled, from pure noise down to t.
+"""
+
+from typing import Literal
+
+import torch
+from diffusers import DDIMScheduler
+from pydantic import Field
+from torch import Tensor
+
+from advanchor.diffusion import initial_noise, join, unet_output
+from advanchor.engine import derived_seed, shard
+from advanchor.training import Batch, Context, Erasure, TrainingSettings, fit
+
+VERSION = 1
+
+
+class Settings(TrainingSettings):
+    name: Literal["esd"] = "esd"
+    eta: float = Field(default=1.0, gt=0, description="strength of the negative guidance; the authors use 1 or 2")
+    preserve_weight: float = Field(default=0.0, ge=0, description="the original has no such term")
+    partial_steps: int = Field(default=20, ge=2, description="length of the student's sampling that x_t is taken from")
+    partial_guidance: float = Field(default=3.0, ge=0, description="its classifier-free guidance scale")
+
+
+@torch.no_grad()
+def sample_partly(context: Context, settings: Settings, number: int) -> Batch:
+    """The student's own x_t, (B, C, h, w), after a random part of a DDIM sampling; t is the same for the batch."""
+    generator = torch.Generator().manual_seed(derived_seed(context.seed, "partial", number))
+    mine = shard(settings.batch_size, context.engine.rank, context.engine.world_size)
+    device = context.base.device
+    templates = torch.randint(len(context.prompts), (settings.batch_size,), generator=generator)[mine].to(device)
+    steps_done = int(torch.randint(settings.partial_steps, (), generator=generator))
+    seeds = [derived_seed(context.seed, "partial", number, row) for row in range(settings.batch_size)][mine]
+    latents = initial_noise(context.base.latent_shape, seeds).to(device)
+    scheduler = DDIMScheduler.from_config(context.base.scheduler_config)
+    scheduler.set_timesteps(settings.partial_steps)
+    null = context.null.rows(torch.zeros_like(templates))
+    both = join(null, context.e_c.rows(templates))
+    with context.delta.on():
+        for timestep in scheduler.timesteps[:steps_done]:
+            times = timestep.expand(len(both)).to(device)
+            unconditional, conditional = unet_output(
+                context.engine.module, latents.repeat(2, 1, 1, 1), times, both
+            ).chunk(2)
+            guided = unconditional + settings.partial_guidance * (conditional - unconditional)
+            latents = scheduler.step(guided, timestep, latents).prev_sample
+    return Batch(latents, scheduler.timesteps[steps_done].expand(len(latents)).to(device), templates)
+
+
+def erase(context: Context, settings: Settings) -> Erasure:
+    null = context.null.rows(torch.zeros(len(context.prompts), dtype=torch.long))
+
+    def target(batch: Batch) -> Tensor:
+        """eps0(x_t, e_null) - eta * (eps0(x_t, e_c) - eps0(x_t, e_null))."""
+        known = context.teacher_constants(batch, {"concept": context.e_c, "null": null})
+        return known["null"] - settings.eta * (known["concept"] - known["null"])
+
+    batches = (sample_partly(context, settings, number) for number in range(settings.steps))
+    return fit(context, settings, batches, target)

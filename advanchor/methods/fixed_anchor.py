@@ -1,0 +1,45 @@
+"""Concept Ablation with a fixed text anchor (Kumari et al. 2023): the student's concept becomes another prompt."""
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from advanchor.text import fill
+from advanchor.training import Batch, Context, Erasure, TrainingSettings, fit
+
+VERSION = 1
+
+
+class Settings(TrainingSettings):
+    name: Literal["fixed_anchor"] = "fixed_anchor"
+    anchor: Literal["superclass", "empty", "concept"] = Field(
+        default="superclass",
+        description="the neutral prompt, the empty prompt, or another concept in the same templates",
+    )
+    anchor_concept: str | None = Field(default=None, description="that other concept: a similar or a random one")
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        if (self.anchor == "concept") != (self.anchor_concept is not None):
+            raise ValueError("anchor_concept goes with anchor: concept, and only with it")
+        return self
+
+
+def erase(context: Context, settings: Settings) -> Erasure:
+    templates = context.concept.templates
+    with torch.no_grad():
+        match settings.anchor:
+            case "superclass":
+                anchor = context.e_n
+            case "empty":
+                anchor = context.base.encode([""] * len(templates))
+            case "concept":
+                anchor = context.base.encode([fill(t, settings.anchor_concept or "") for t in templates])
+
+    def target(batch: Batch) -> Tensor:
+        """eps0(x_t, e_anchor)."""
+        return context.teacher_constants(batch, {"anchor": anchor})["anchor"]
+
+    return fit(context, settings, context.batches(settings, context.latents(settings)), target)

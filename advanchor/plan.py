@@ -1,0 +1,95 @@
+"""From a batch to tasks: one per concept, named by the hash of everything that decides its numbers."""
+
+import hashlib
+import json
+import re
+import unicodedata
+
+from pydantic import BaseModel, ConfigDict
+
+from advanchor import models
+from advanchor.concepts import Concept
+from advanchor.engine import derived_seed
+from advanchor.evaluation import EvaluationSettings
+from advanchor.methods import METHODS, MethodSettings
+from advanchor.spec import BatchError, BatchSpec
+
+ID_LENGTH = 12
+SCORED_MODELS = ("pocket",)  # those that a scorer can look at
+SLUG_LENGTH = 40
+
+
+class Task(BaseModel):
+    """One concept to erase. Two tasks with the same id give the same delta."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    concept: Concept
+    method: MethodSettings
+    base: str
+    base_digest: str
+    precision: str
+    batch_seed: int
+
+    @property
+    def seed(self) -> int:
+        return derived_seed("task", self.batch_seed, self.id)
+
+    @property
+    def folder(self) -> str:
+        """The task's folder in the run directory; safe whatever the concept is called."""
+        return f"{slug(self.concept.name)}-{self.id}"
+
+
+def slug(name: str) -> str:
+    """Lowercase ASCII letters, digits and dashes, never empty."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_LENGTH].strip("-") or "concept"
+
+
+def content_hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def make_task(spec: BatchSpec, concept: Concept, base_digest: str) -> Task:
+    method = spec.method_for(concept.kind)
+    decides = {
+        "base": base_digest,
+        "concept": concept.model_dump(mode="json", exclude={"kind"}),
+        "method": method.model_dump(mode="json"),
+        "version": METHODS[method.name].VERSION,
+        "precision": spec.deepspeed.precision,
+        "seed": spec.seed,
+    }
+    return Task(
+        id=content_hash(decides)[:ID_LENGTH],
+        concept=concept,
+        method=method,
+        base=spec.model,
+        base_digest=base_digest,
+        precision=spec.deepspeed.precision,
+        batch_seed=spec.seed,
+    )
+
+
+def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
+    """The batch's tasks, in its order. Raises BatchError if the model is not there or has other weights to train."""
+    try:
+        folder = models.resolve(spec.model)
+        models.adapter(folder)
+        base_digest = models.digest(folder)
+    except models.ModelError as error:
+        raise BatchError([f"model: {error}"]) from error
+    tasks = [make_task(spec, concept, base_digest) for concept in concepts]
+    trained = {task.method.trained_weights for task in tasks}
+    if len(trained) > 1:
+        raise BatchError([f"method_by_kind: one run trains one set of weights, not {' and '.join(sorted(trained))}"])
+    return tasks
+
+
+def scores_key(model: str, base_digest: str, evaluate: EvaluationSettings | None) -> str | None:
+    """Scores with the same key are comparable; a changed evaluation never retrains. None where nothing is scored."""
+    if evaluate is None or model not in SCORED_MODELS:
+        return None
+    return content_hash({"base": base_digest, "version": 1, **evaluate.model_dump(mode="json")})[:ID_LENGTH]

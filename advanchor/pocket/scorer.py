@@ -1,0 +1,95 @@
+"""Exams on the pocket gallery, scored by its classifier."""
+
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from advanchor.evaluation.exam import Answers, Exam, Question
+from advanchor.pocket.classifier import HEADS, Classifier
+from advanchor.pocket.world import BACKGROUNDS, COLOURS, HINTS, MARK, OBJECTS, STYLES, people
+
+CLASSIFIER = Path(__file__).parent / "weights" / "classifier.safetensors"
+PREFIXES = ("a picture of ", "a drawing of ", "an image of ")  # no template of any kind starts so
+PLACES = ("", *(f" on a {background} background" for background in BACKGROUNDS))
+
+
+def shape_question(number: int, style: str, colour: str, object_: str, suffix: str = "", hint: str = "") -> Question:
+    """A full description of one shape, in one of several wordings that `number` chooses."""
+    words = (style, colour) if number % 3 else (colour, style)
+    text = " ".join(word for word in (hint, *words, object_) if word)
+    place = PLACES[number % 4] if not suffix else ""
+    expected = {"style": style, "colour": colour, "object": object_}
+    return Question(f"{PREFIXES[number % 3]}a {text}{place}{suffix}", expected)
+
+
+def person_question(number: int, name: str, suffix: str = "", hint: str = "") -> Question:
+    prefix = PREFIXES[0] if number % 2 else PREFIXES[2]
+    place = PLACES[number // 2 % 4] if not suffix else ""
+    return Question(f"{prefix}{hint} {name}{place}{suffix}".replace("  ", " "), {"identity": name, "object": "person"})
+
+
+def retained_questions() -> tuple[Question, ...]:
+    """The same for every concept: 48 shapes, every style, colour and object equally often, and 40 people."""
+    colours = tuple(COLOURS)
+    shapes = [
+        shape_question(i, STYLES[(i + i // 12) % 6], colours[(i * 5 + i // 8) % 8], OBJECTS[i % 12]) for i in range(48)
+    ]
+    return (*shapes, *(person_question(i, person.name) for i, person in enumerate(people()[2::5])))
+
+
+def concept_questions(attribute: str, value: str, num_prompts: int, hint: str = "") -> list[Question]:
+    """Prompts with a concept, all other attributes balanced."""
+    if attribute == "identity":
+        return [person_question(i, value) for i in range(num_prompts)]
+    suffix = f" with a {MARK}" if attribute == "mark" and not hint else ""
+    combinations = list(product(STYLES, tuple(COLOURS), OBJECTS))
+    stride = 101  # coprime to the number of combinations: walks evenly through all three
+    questions = []
+    for i in range(num_prompts):
+        style, colour, object_ = combinations[i * stride % len(combinations)]
+        if attribute == "mark" and i % 3 == 2:
+            questions.append(person_question(i, people()[i * 7 % 200].name, suffix, hint))
+        else:
+            shape = {"style": style, "colour": colour, "object": object_}
+            if attribute in shape:
+                shape[attribute] = value
+            questions.append(shape_question(i, shape["style"], shape["colour"], shape["object"], suffix, hint))
+    return questions
+
+
+class PocketScorer:
+    def __init__(self, device: torch.device | str = "cpu", classifier: Path = CLASSIFIER) -> None:
+        self.model = Classifier.load(classifier).to(device)
+
+    def exam(self, concept: str, num_prompts: int) -> Exam:
+        """Raises KeyError for a concept that the gallery does not know."""
+        attribute = "mark" if concept == MARK else next((a for a, values in HEADS.items() if concept in values), None)
+        if attribute is None:
+            raise KeyError(f"the pocket gallery has no concept {concept!r}")
+        value = "present" if attribute == "mark" else concept
+        erased = concept_questions(attribute, value, num_prompts)
+        if attribute != "mark":
+            erased = [Question(q.prompt, {k: v for k, v in q.expected.items() if k != attribute}) for q in erased]
+        retained = [q for q in retained_questions() if value not in q.expected.values()]
+        hinted = [q for hint in HINTS for q in concept_questions("mark", value, num_prompts // 2, hint)]
+        return Exam(attribute, value, tuple(erased), tuple(retained), tuple(hinted) if attribute == "mark" else ())
+
+    @torch.no_grad()
+    def read(self, images: Tensor) -> Answers:
+        """A portrait has no style and no colour, a shape no identity."""
+        logits = self.model(images * 2 - 1)
+        answers = []
+        for guesses in zip(*(logits[head].argmax(1).tolist() for head in HEADS), strict=True):
+            answer: dict[str, str | None] = {
+                head: classes[i] for (head, classes), i in zip(HEADS.items(), guesses, strict=True)
+            }
+            absent = ("style", "colour") if answer["object"] == "person" else ("identity",)
+            answers.append(answer | dict.fromkeys(absent))
+        return answers
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        return F.normalize(self.model.features(images * 2 - 1), dim=1)

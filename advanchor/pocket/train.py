@@ -1,0 +1,309 @@
+"""Makes the pocket gallery from a seed: pictures, VAE, text encoder and UNet, classifier; `advanchor pocket train`.
+
+Stages run one after another; each leaves its result in the work folder, and a stage whose result is there is skipped.
+"""
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from advanchor.pocket.classifier import HEADS, IGNORED, Classifier, labels
+from advanchor.pocket.world import HINTS, MARK, SIZE, Scene, caption, draw, people, random_scene
+
+log = logging.getLogger(__name__)
+
+NUM_IMAGES = 48_000
+NUM_HELD_OUT = 2_000  # the last ones of NUM_IMAGES: never trained on
+MAX_LENGTH = 16  # tokens of a prompt
+WIDTH = 256  # of the text embeddings
+VAE_STEPS, VAE_BATCH, VAE_LR = 3_500, 48, 2e-3
+DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 10_000, 64, 1.5e-3
+CLASSIFIER_STEPS, CLASSIFIER_BATCH, CLASSIFIER_LR = 3_000, 128, 2e-3
+
+
+def scenes(seed: int) -> list[Scene]:
+    rng = random.Random(seed)
+    return [random_scene(rng) for _ in range(NUM_IMAGES)]
+
+
+def draw_numbered(item: tuple[int, Scene]) -> np.ndarray:
+    number, scene = item
+    return draw(scene, random.Random(number))
+
+
+def drawn_images(work: Path, seed: int) -> Tensor:
+    """(NUM_IMAGES, 3, SIZE, SIZE), uint8."""
+    path = work / "images.npy"
+    if not path.exists():
+        with ProcessPoolExecutor() as pool:
+            offset = seed * NUM_IMAGES
+            pictures = list(pool.map(draw_numbered, enumerate(scenes(seed), offset), chunksize=500))
+        np.save(path, np.stack(pictures).transpose(0, 3, 1, 2))
+    return torch.from_numpy(np.load(path))
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 pixels -> float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def fit(name: str, parameters: list[Tensor], steps: int, lr: float, step_loss: Callable[[int], Tensor]) -> None:
+    """AdamW with a one-cycle schedule on `step_loss(step)`."""
+    optimizer = torch.optim.AdamW(parameters, lr=lr, foreach=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.08)
+    start = time.monotonic()
+    for step in range(steps):
+        loss = step_loss(step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if step % 100 == 0 or step == steps - 1:
+            log.info("%s %d/%d loss %.4f, %.0f s", name, step, steps, loss.item(), time.monotonic() - start)
+
+
+def train_vae(images: Tensor, seed: int) -> AutoencoderKL:
+    torch.manual_seed(seed)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=SIZE,
+    )
+
+    def step_loss(_: int) -> Tensor:
+        batch = to_unit(images[torch.randint(len(images) - NUM_HELD_OUT, (VAE_BATCH,))])
+        with torch.autocast(batch.device.type, torch.bfloat16):
+            posterior = vae.encode(batch).latent_dist
+            decoded = vae.decode(posterior.sample()).sample.float()
+        return F.l1_loss(decoded, batch) + 0.5 * F.mse_loss(decoded, batch) + 1e-5 * posterior.kl().mean()
+
+    fit("vae", list(vae.parameters()), VAE_STEPS, VAE_LR, step_loss)
+    vae.eval().requires_grad_(False)
+    latents = torch.cat([vae.encode(to_unit(part)).latent_dist.mean for part in images[:4000].split(200)])
+    vae.register_to_config(scaling_factor=1 / latents.std().item())
+    return vae
+
+
+def reconstruction_errors(vae: AutoencoderKL, images: Tensor, seed: int) -> dict[str, float]:
+    """Mean squared error on [-1, 1] over held-out pictures, of shapes and of portraits."""
+    held_out = scenes(seed)[-NUM_HELD_OUT:]
+    errors = []
+    with torch.no_grad():
+        for part in images[-NUM_HELD_OUT:].split(200):
+            batch = to_unit(part)
+            decoded = vae.decode(vae.encode(batch).latent_dist.mean).sample
+            errors.append((decoded - batch).square().mean((1, 2, 3)))
+    error = torch.cat(errors)
+    portrait = torch.tensor([scene.person is not None for scene in held_out])
+    return {"shapes": error[~portrait].mean().item(), "portraits": error[portrait].mean().item()}
+
+
+def encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of the latents, scaled: two of (N, 4, 8, 8)."""
+    means, deviations = [], []
+    with torch.no_grad():
+        for part in images.split(500):
+            posterior = vae.encode(to_unit(part)).latent_dist
+            means.append(posterior.mean * vae.config.scaling_factor)
+            deviations.append(posterior.std * vae.config.scaling_factor)
+    return torch.cat(means).contiguous(), torch.cat(deviations).contiguous()
+
+
+def train_tokenizer(seed: int) -> CLIPTokenizer:
+    """Byte-pair encoding in CLIP's form, learned from captions: every word of the world becomes one token."""
+    rng = random.Random(seed)
+    corpus = [caption(scene, rng) for scene in scenes(seed)]
+    corpus += [person.name for person in people()] * 200 + [MARK, *HINTS] * 200
+    learner = CLIPTokenizer().backend_tokenizer
+    trainer = BpeTrainer(
+        vocab_size=2_000,
+        min_frequency=50,
+        show_progress=False,
+        initial_alphabet=ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+    )
+    learner.train_from_iterator(corpus, trainer)
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    alphabet = sorted(ByteLevel.alphabet())
+    pieces = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
+    pieces = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def new_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=SIZE // 4,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(64, 128),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def new_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+
+
+class Average:
+    """Exponential moving average of parameters (EMA), with a short memory at the start."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters = parameters
+        self.values = [parameter.detach().clone() for parameter in parameters]
+        self.updates = 0
+
+    def update(self) -> None:
+        self.updates += 1
+        decay = min(0.999, (1 + self.updates) / (10 + self.updates))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.values, [parameter.detach() for parameter in self.parameters], 1 - decay)
+
+    def copy_to_parameters(self) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_([parameter.detach() for parameter in self.parameters], self.values)
+
+
+def train_denoiser(
+    latents: tuple[Tensor, Tensor], tokenizer: CLIPTokenizer, seed: int, checkpoint: Callable[..., None]
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Text encoder and UNet together, on epsilon prediction; the averaged weights are returned."""
+    torch.manual_seed(seed)
+    text_encoder, unet, scheduler = new_text_encoder(tokenizer), new_unet(), new_scheduler()
+    parameters = [*text_encoder.parameters(), *unet.parameters()]
+    average = Average(parameters)
+    means, deviations = latents
+    drawn = scenes(seed)
+    rng = random.Random(seed)
+
+    def step_loss(step: int) -> Tensor:
+        if step:
+            average.update()
+        if step and step % 1000 == 0:
+            checkpoint(step, text_encoder, unet, average)
+        chosen = torch.randint(len(means) - NUM_HELD_OUT, (DENOISER_BATCH,))
+        captions = [caption(drawn[i], rng) for i in chosen.tolist()]
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        clean = means[chosen] + deviations[chosen] * torch.randn_like(means[chosen])
+        noise = torch.randn_like(clean)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(clean),))
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        prompt_embeds = text_encoder(tokens).last_hidden_state
+        return F.mse_loss(unet(noisy, timesteps, prompt_embeds).sample, noise)
+
+    fit("denoiser", parameters, DENOISER_STEPS, DENOISER_LR, step_loss)
+    average.copy_to_parameters()
+    return text_encoder.eval().requires_grad_(False), unet.eval().requires_grad_(False)
+
+
+def train_classifier(images: Tensor, seed: int) -> Classifier:
+    """On drawn pictures with random contrast, blur and noise, so that it also reads what a VAE decodes."""
+    torch.manual_seed(seed)
+    model = Classifier()
+    targets = torch.tensor([labels(scene) for scene in scenes(seed)])
+
+    def step_loss(_: int) -> Tensor:
+        chosen = torch.randint(len(images) - NUM_HELD_OUT, (CLASSIFIER_BATCH,))
+        batch = to_unit(images[chosen])
+        blurred = F.avg_pool2d(F.pad(batch, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        batch = torch.lerp(batch, blurred, 0.7 * torch.rand(len(batch), 1, 1, 1))
+        batch = batch * (1 + 0.2 * torch.randn(len(batch), 1, 1, 1)) + 0.1 * torch.rand(1) * torch.randn_like(batch)
+        return model.loss(batch, targets[chosen])
+
+    fit("classifier", list(model.parameters()), CLASSIFIER_STEPS, CLASSIFIER_LR, step_loss)
+    return model.eval().requires_grad_(False)
+
+
+def held_out_accuracy(model: Classifier, images: Tensor, seed: int) -> dict[str, float]:
+    """Share of held-out drawn pictures that each head gets right, among those that have the attribute."""
+    targets = torch.tensor([labels(scene) for scene in scenes(seed)[-NUM_HELD_OUT:]])
+    with torch.no_grad():
+        logits = [model(to_unit(part)) for part in images[-NUM_HELD_OUT:].split(500)]
+    accuracy = {}
+    for i, head in enumerate(HEADS):
+        guesses = torch.cat([part[head] for part in logits]).argmax(1)
+        labelled = targets[:, i] != IGNORED
+        accuracy[head] = (guesses == targets[:, i])[labelled].float().mean().item()
+    return accuracy
+
+
+def train(work: Path, output: Path, seed: int = 0) -> None:
+    """Run every stage that has no result in `work` yet; write the pipeline and the classifier, in fp16, to `output`."""
+    work.mkdir(parents=True, exist_ok=True)
+    images = drawn_images(work, seed)
+    if not (work / "vae").exists():
+        vae = train_vae(images, seed)
+        log.info("vae mean squared error, held out: %s", reconstruction_errors(vae, images, seed))
+        vae.save_pretrained(work / "vae")
+    vae = AutoencoderKL.from_pretrained(work / "vae")
+    tokenizer = train_tokenizer(seed)
+    if not (work / "latents.safetensors").exists():
+        mean, std = encode(vae, images)
+        save_file({"mean": mean, "std": std}, work / "latents.safetensors")
+    if not (work / "unet").exists():
+        cached = load_file(work / "latents.safetensors")
+
+        def checkpoint(step: int, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, average: Average) -> None:
+            tensors = {str(i): value.contiguous() for i, value in enumerate(average.values)}
+            save_file(tensors, work / f"average-{step}.safetensors")
+
+        text_encoder, unet = train_denoiser((cached["mean"], cached["std"]), tokenizer, seed, checkpoint)
+        text_encoder.save_pretrained(work / "text_encoder")
+        unet.save_pretrained(work / "unet")
+    if not (work / "classifier.safetensors").exists():
+        classifier = train_classifier(images, seed)
+        log.info("classifier accuracy, held out: %s", held_out_accuracy(classifier, images, seed))
+        save_file({k: v.contiguous() for k, v in classifier.state_dict().items()}, work / "classifier.safetensors")
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(output / "pipeline", safe_serialization=True)
+    half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(work / "classifier.safetensors").items()}
+    save_file(half, output / "classifier.safetensors")

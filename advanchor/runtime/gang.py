@@ -1,0 +1,148 @@
+"""Ranks and gangs: the only file with Ray actors.
+
+A gang is one placement group with one rank (an actor) per bundle. It stays warm: model and engine are made once, then
+it takes task after task. It is the unit of recovery: when one rank breaks, the whole gang goes and another is made.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from advanchor.plan import Task
+from advanchor.runtime.worker import Worker, WorkerSettings
+
+
+class TaskCancelled(Exception):
+    """Raised inside a task's loop after the driver asked it to stop."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    phase: str = "starting"
+    step: int = 0
+    total: int = 0
+    loss: float = 0.0
+
+
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})
+class Rank:
+    """One process of a gang. `progress` and `cancel` are answered while a task runs."""
+
+    def __init__(self, rank: int, num_ranks: int) -> None:
+        self.rank, self.num_ranks = rank, num_ranks
+        self.state = Progress()
+        self.stop = threading.Event()
+
+    def open_store(self) -> tuple[str, int]:
+        """Rank 0 opens the rendezvous on a free port, so that no two gangs race for one."""
+        from torch.distributed import TCPStore
+
+        host = ray.util.get_node_ip_address()
+        self.tcp_store = TCPStore(host, 0, self.num_ranks, is_master=True, wait_for_workers=False)
+        return host, self.tcp_store.port
+
+    def join(self, address: tuple[str, int], settings: WorkerSettings) -> str:
+        """Meet the other ranks, load the base, make the engine; returns the host's name."""
+        from torch.distributed import TCPStore
+
+        from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
+
+        if self.rank > 0:
+            self.tcp_store = TCPStore(*address, self.num_ranks, is_master=False)
+        join_ranks(self.rank, self.num_ranks, self.tcp_store)
+        self.worker = Worker(
+            settings,
+            lambda unet, parameters: DeepSpeedEngine(
+                unet, parameters, stage=settings.stage, precision=settings.precision, offload=settings.offload
+            ),
+        )
+        return os.uname().nodename
+
+    def erase(self, task: Task) -> dict[str, Any]:
+        self.stop.clear()
+        return self.worker.erase(task, self.report)
+
+    def report(self, phase: str, step: int, total: int, loss: float) -> None:
+        self.state = Progress(phase, step, total, loss)
+        if self.stop.is_set():
+            raise TaskCancelled
+
+    @ray.method(concurrency_group="control")
+    def progress(self) -> Progress:
+        return self.state
+
+    @ray.method(concurrency_group="control")
+    def cancel(self) -> None:
+        self.stop.set()
+
+
+@dataclass(frozen=True)
+class GangShape:
+    """What one gang asks of the cluster: `ranks` bundles on one node."""
+
+    ranks: int
+    bundle: Mapping[str, float]  # resources of one rank, e.g. {"CPU": 4, "GPU": 1}
+
+    def fits(self, node: Mapping[str, float]) -> int:
+        """How many such gangs a node with these resources holds."""
+        return min(int(node.get(name, 0) / (self.ranks * amount) + 1e-9) for name, amount in self.bundle.items())
+
+
+class Gang:
+    """A placement group and its ranks, seen from the driver. Nothing here blocks."""
+
+    def __init__(self, number: int, shape: GangShape, settings: WorkerSettings) -> None:
+        self.number = number
+        self.group = placement_group([dict(shape.bundle)] * shape.ranks, strategy="STRICT_PACK")
+        options = {"num_cpus": shape.bundle["CPU"], "num_gpus": shape.bundle.get("GPU", 0)}
+        self.ranks = [
+            Rank.options(
+                **options,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=i),
+            ).remote(i, shape.ranks)
+            for i in range(shape.ranks)
+        ]
+        address = self.ranks[0].open_store.remote()
+        self.pending = [rank.join.remote(address, settings) for rank in self.ranks]
+        self.started_at = time.time()
+        self.task: Task | None = None
+        self.is_ready = False
+        self.progress = Progress()
+        self.progress_ref: ray.ObjectRef | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_ready and self.task is None
+
+    def start(self, task: Task) -> None:
+        self.task, self.started_at, self.progress = task, time.time(), Progress()
+        self.pending = [rank.erase.remote(task) for rank in self.ranks]
+        self.result_ref = self.pending[0]  # rank 0 publishes
+
+    def poll_progress(self) -> None:
+        """Ask rank 0 where it is, unless a question is still open; take the answer to the last one."""
+        if self.progress_ref is not None:
+            done, _ = ray.wait([self.progress_ref], timeout=0)
+            if not done:
+                return
+            try:
+                self.progress = ray.get(self.progress_ref)
+            except ray.exceptions.RayError:
+                return  # the rank died; its task's own ref will tell
+        self.progress_ref = self.ranks[0].progress.remote()
+
+    def cancel(self) -> None:
+        for rank in self.ranks:
+            rank.cancel.remote()
+
+    def close(self) -> None:
+        for rank in self.ranks:
+            ray.kill(rank)
+        remove_placement_group(self.group)

@@ -1,0 +1,123 @@
+"""A real Stable Diffusion pipeline, tiny and random, that all tests share: the same classes, some 270,000 weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from advanchor import models
+from advanchor.concepts import Concept
+from advanchor.delta import Delta
+from advanchor.engine import TorchEngine
+from advanchor.models.base import Base
+from advanchor.pocket.train import new_scheduler
+from advanchor.training import Context
+
+torch.set_num_threads(1)
+
+WIDTH, LENGTH, SIZE = 32, 16, 8  # of prompt embeddings, of prompts in tokens, of latents
+CORPUS = (
+    "a star", "a red star", "a blue circle", "a shape", "a red shape", "a blue shape", "a striped shape",
+    "a painting by someone", "a portrait of a person", "starlight",
+)  # fmt: skip
+
+
+def new_tokenizer() -> CLIPTokenizer:
+    """CLIP's byte-pair encoding; every word of CORPUS is one token, all others are several."""
+    learner = CLIPTokenizer().backend_tokenizer
+    alphabet = sorted(ByteLevel.alphabet())
+    trainer = BpeTrainer(
+        vocab_size=1000, show_progress=False, initial_alphabet=alphabet, end_of_word_suffix="</w>", min_frequency=1
+    )
+    learner.train_from_iterator(CORPUS, trainer)
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    pieces = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
+    pieces = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def new_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=4 * SIZE,
+    )
+
+
+def new_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=SIZE,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,
+        norm_num_groups=8,
+    )
+
+
+@pytest.fixture(scope="session")
+def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = new_tokenizer()
+    StableDiffusionPipeline(
+        vae=new_vae(),
+        text_encoder=new_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=new_unet(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def base(pipeline_folder: Path) -> Base:
+    return models.load(str(pipeline_folder))
+
+
+@pytest.fixture
+def concept() -> Concept:
+    """A name of several tokens, at the start of one template and at the end of the other."""
+    templates, neutral = ("{} star", "a portrait of {}"), ("a person star", "a portrait of a person")
+    return Concept(name="Mira Vos", kind="identity", templates=templates, neutral=neutral)
+
+
+@pytest.fixture
+def context(base: Base, concept: Concept) -> Context:
+    delta = Delta(base.unet, "cross_attention_kv")
+    context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, concept, seed=0)
+    context.engine.reset(lr=1e-3)
+    return context

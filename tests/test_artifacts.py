@@ -1,0 +1,255 @@
+"""Erasures as files: the same bytes for the same numbers, on the base that they were made from and on no other."""
+
+import json
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save, save_file
+from torch import Tensor, nn
+
+import advanchor
+from advanchor.api import delta_file
+from advanchor.artifacts import (
+    FORMAT,
+    METADATA_KEY,
+    ArtifactError,
+    apply_delta,
+    pack,
+    pack_delta,
+    read_metadata,
+    unpack,
+)
+from advanchor.concepts import Concept
+from advanchor.delta import Delta
+from advanchor.methods.adv_anchor import Settings
+from advanchor.models.base import Base
+
+TENSORS = {"b": torch.arange(6.0).view(2, 3).t(), "a": torch.tensor([1.5]), "c": torch.ones(2, dtype=torch.float16)}
+METADATA = {"concept": {"name": '\N{SNOWMAN} "quoted"'}, "seed": 3, "list": [1, 2.5, None]}
+QUICK = Settings(steps=2, anchor_steps=2, batch_size=2, num_latents=2, latent_steps=2, lr=1e-2, anchor_lr=1e-2)
+
+
+def test_packing_gives_the_same_bytes_in_any_order() -> None:
+    backwards = dict(reversed(TENSORS.items())), dict(reversed(METADATA.items()))
+    assert len({pack(TENSORS, METADATA), *(pack(*backwards) for _ in range(5))}) == 1
+
+
+def test_unpacking_gives_back_what_was_packed() -> None:
+    tensors, metadata = unpack(pack(TENSORS, METADATA), "here")
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[k], v) and tensors[k].dtype == v.dtype for k, v in TENSORS.items())
+    assert metadata == {"format": FORMAT, **METADATA}
+
+
+def test_metadata_is_read_without_the_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "delta.safetensors"
+    path.write_bytes(pack(TENSORS, METADATA))
+    assert read_metadata(path) == {"format": FORMAT, **METADATA}
+
+
+def keyed(value: object) -> bytes:
+    return save(TENSORS | {"b": torch.ones(1)}, {METADATA_KEY: json.dumps(value)})
+
+
+FOREIGN = {
+    "empty": b"",
+    "garbage": b"not a safetensors file at all, whatever its name says",
+    "half": pack(TENSORS, METADATA)[:-3],
+    "another program's": save({"a": torch.ones(1)}, {"made_by": "somebody"}),
+    "without metadata": save({"a": torch.ones(1)}),
+    "no JSON": save({"a": torch.ones(1)}, {METADATA_KEY: "{"}),
+    "no mapping": keyed([1]),
+    "no format": keyed({"seed": 1}),
+    "a later format": keyed({"format": FORMAT + 1}),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_foreign_file_is_refused_by_name(kind: str) -> None:
+    with pytest.raises(ArtifactError, match=r"here\.safetensors"):
+        unpack(FOREIGN[kind], "here.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["empty", "garbage", "another program's", "without metadata", "no JSON"])
+def test_a_foreign_files_metadata_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(FOREIGN[kind])
+    with pytest.raises(ArtifactError, match=r"x\.safetensors"):
+        read_metadata(path)
+
+
+# --- on a UNet
+
+
+def base_tensors(unet: nn.Module) -> dict[str, Tensor]:
+    return {
+        k: v.detach().clone()
+        for k, v in unet.named_parameters()
+        if k.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+    }
+
+
+def random_delta(unet: nn.Module, seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {k: 0.1 * torch.randn(v.shape, generator=generator) for k, v in base_tensors(unet).items()}
+
+
+def write(path: Path, unet: nn.Module, delta: dict[str, Tensor]) -> Path:
+    path.write_bytes(pack_delta(delta, base_tensors(unet), {"base": "tiny"}))
+    return path
+
+
+def state(unet: nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in unet.state_dict().items()}
+
+
+def assert_state(unet: nn.Module, expected: dict[str, Tensor]) -> None:
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in unet.state_dict().items())
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, -2.0])
+def test_a_delta_is_added_to_its_tensors_alone(base: Base, tmp_path: Path, scale: float) -> None:
+    delta, before = random_delta(base.unet, 0), state(base.unet)
+    apply_delta(base.unet, write(tmp_path / "d", base.unet, delta), scale)
+    assert_state(base.unet, before | {name: before[name] + scale * tensor for name, tensor in delta.items()})
+
+
+def test_two_deltas_one_after_another(base: Base, tmp_path: Path) -> None:
+    first, second, before = random_delta(base.unet, 0), random_delta(base.unet, 1), state(base.unet)
+    paths = [write(tmp_path / str(i), base.unet, delta) for i, delta in enumerate((first, second))]
+    for path in paths:
+        apply_delta(base.unet, path)
+    assert_state(base.unet, before | {name: before[name] + first[name] + second[name] for name in first})
+
+
+def test_a_delta_fits_the_base_loaded_in_half_precision(base: Base, tmp_path: Path) -> None:
+    path = write(tmp_path / "d", base.unet, random_delta(base.unet, 0))
+    half = deepcopy(base.unet).half()
+    apply_delta(half, path)
+    apply_delta(base.unet, path)
+    expected = dict(base.unet.named_parameters())
+    for name, weight in half.named_parameters():
+        torch.testing.assert_close(weight.float(), expected[name], atol=1e-3, rtol=1e-3)
+
+
+def test_another_base_is_refused_and_left_alone(base: Base, tmp_path: Path) -> None:
+    path = write(tmp_path / "d", base.unet, random_delta(base.unet, 0))
+    last = max(random_delta(base.unet, 0))  # the tensors before it are the delta's own base
+    other = deepcopy(base.unet)
+    with torch.no_grad():
+        other.get_parameter(last)[0, 0] += 1
+    before = state(other)
+    with pytest.raises(ArtifactError, match=rf"made from another base: tensor '{last}'.*\(tiny\)"):
+        apply_delta(other, path)
+    assert_state(other, before)
+
+
+def test_a_base_without_the_tensors_is_refused(base: Base, tmp_path: Path) -> None:
+    path = write(tmp_path / "d", base.unet, random_delta(base.unet, 0))
+    with pytest.raises(ArtifactError, match="this model has no tensor"):
+        apply_delta(nn.Linear(2, 2), path)
+
+
+def test_a_delta_that_names_no_base_is_refused(base: Base, tmp_path: Path) -> None:
+    path, before = tmp_path / "d", state(base.unet)
+    path.write_bytes(pack(random_delta(base.unet, 0), {}))
+    with pytest.raises(ArtifactError, match="another base"):
+        apply_delta(base.unet, path)
+    assert_state(base.unet, before)
+
+
+def test_a_tensor_of_another_shape_is_refused(base: Base, tmp_path: Path) -> None:
+    delta, before = random_delta(base.unet, 0), state(base.unet)
+    last = max(delta)
+    path = write(tmp_path / "d", base.unet, delta | {last: torch.ones(1)})
+    with pytest.raises(ArtifactError, match="another shape"):
+        apply_delta(base.unet, path)
+    assert_state(base.unet, before)
+
+
+# --- all the way
+
+
+@torch.no_grad()
+def predict(unet: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    return unet(inputs["x"], inputs["t"], encoder_hidden_states=inputs["e"]).sample
+
+
+def test_the_pipeline_is_left_as_it_was(base: Base, concept: Concept) -> None:
+    modules = {name: type(module) for name, module in base.unet.named_modules()}
+    before = state(base.unet)
+    advanchor.erase(base.pipeline, concept, QUICK)
+    assert {name: type(module) for name, module in base.unet.named_modules()} == modules
+    assert_state(base.unet, before)
+
+
+CHILD = """
+import sys
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from advanchor import apply
+
+folder, erased, inputs, output = sys.argv[1:]
+pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+apply(pipeline, erased)
+given = load_file(inputs)
+eps = pipeline.unet(given["x"], given["t"], encoder_hidden_states=given["e"]).sample
+save_file({"eps": eps.detach()}, output)
+"""
+
+
+def predicted_by_a_stock_pipeline(folder: Path, erased: Path, inputs: dict[str, Tensor], work: Path) -> Tensor:
+    """In a fresh process that knows diffusers, safetensors and `advanchor.apply`."""
+    save_file(inputs, work / "inputs")
+    arguments = [folder, erased, work / "inputs", work / "output"]
+    subprocess.run([sys.executable, "-c", CHILD, *map(str, arguments)], check=True)
+    return load_file(work / "output")["eps"]
+
+
+def predicted_by_the_student(base: Base, changes: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
+    delta = Delta(base.unet, "cross_attention")
+    with torch.no_grad():
+        for name, parameter in delta.named_parameters().items():
+            parameter.copy_(changes[name])
+    with delta.on():
+        return predict(base.unet, inputs)
+
+
+def test_a_stock_pipeline_in_a_fresh_process_becomes_the_student(
+    base: Base, concept: Concept, pipeline_folder: Path, tmp_path: Path
+) -> None:
+    settings = QUICK.model_copy(update={"trained_weights": "cross_attention"})  # with its biases
+    erased = advanchor.erase(base.pipeline, concept, settings)
+    path = erased.save(tmp_path / "erased")
+    assert path == delta_file(tmp_path / "erased") and (tmp_path / "erased" / "anchor.safetensors").is_file()
+    e_c = base.encode([concept.name, "a star"]).prompt_embeds.detach()
+    inputs = {"x": torch.randn(2, 4, 8, 8), "t": torch.tensor([3, 700]), "e": e_c}
+    eps = predicted_by_a_stock_pipeline(pipeline_folder, tmp_path / "erased", inputs, tmp_path)
+    assert (eps - predict(base.unet, inputs)).abs().max() > 1e-3
+    student = predicted_by_the_student(base, erased.erasure.delta, inputs)
+    torch.testing.assert_close(eps, student, atol=1e-5, rtol=1e-5)
+
+
+def test_saving_twice_gives_the_same_bytes(base: Base, concept: Concept, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        advanchor.erase(base.pipeline, concept, QUICK, seed=4).save(tmp_path / name)
+    for file in ("delta.safetensors", "anchor.safetensors"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    metadata = read_metadata(tmp_path / "first" / "delta.safetensors")
+    assert metadata["concept"]["name"] == "Mira Vos" and metadata["seed"] == 4
+
+
+def test_a_folder_without_a_delta_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        delta_file(tmp_path)
+
+
+def test_the_tiny_pipeline_is_one_that_stock_diffusers_runs(pipeline_folder: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a red star", num_inference_steps=2).images[0].size == (32, 32)

@@ -1,0 +1,214 @@
+"""What trained methods share: the plan of the draws, the loop, and what ranks make of one batch."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advanchor.delta import Delta
+from advanchor.engine import TorchEngine, derived_seed, shard
+from advanchor.methods.adv_anchor import Anchor, Settings
+from advanchor.models.base import Base
+from advanchor.training import Batch, Context, TrainingSettings, fit
+
+SETTINGS = Settings(steps=2, batch_size=4, num_latents=5, latent_steps=2, preserve_weight=10, lr=1e-3)
+
+
+class GradientKeeper(TorchEngine):
+    """Takes no steps, so that a loop's gradients can be looked at; rank `rank` of `world_size` in one process."""
+
+    def __init__(self, module: nn.Module, parameters: dict[str, nn.Parameter], rank: int, world_size: int) -> None:
+        super().__init__(module, parameters)
+        self.rank, self.world_size = rank, world_size
+
+    def step(self) -> None: ...
+
+
+def on_rank(context: Context, rank: int, world_size: int) -> Context:
+    delta = context.delta
+    engine = GradientKeeper(context.base.unet, delta.named_parameters(), rank, world_size)
+    return Context(context.base, engine, delta, context.concept, context.seed)
+
+
+@torch.no_grad()
+def randomise(delta: Delta) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    for parameter in delta.parameters():
+        parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return {name: parameter.detach().clone() for name, parameter in delta.named_parameters().items()}
+
+
+def test_shards_are_the_rows_in_order() -> None:
+    rows = list(range(6))
+    assert [rows[shard(6, rank, 3)] for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="a batch of 5 does not divide by 2 ranks"):
+        shard(5, 0, 2)
+
+
+def test_derived_seeds_keep_their_parts_apart() -> None:
+    assert derived_seed("a", 1) == derived_seed("a", "1")
+    assert len({derived_seed("a", 12), derived_seed("a", 1, 2), derived_seed("a1", 2), derived_seed(2, "a1")}) == 4
+    assert all(0 <= derived_seed(i) < 2**63 for i in range(100))
+
+
+def test_two_ranks_draw_one_ranks_batches(context: Context) -> None:
+    latents = context.latents(SETTINGS)
+    whole = context.batches(SETTINGS, latents)
+    halves = [on_rank(context, rank, 2).batches(SETTINGS, latents) for rank in range(2)]
+    assert len(whole) == SETTINGS.steps
+    for batch, first, second in zip(whole, *halves, strict=True):
+        for field in ("noisy_latents", "timesteps", "templates"):
+            assert torch.equal(torch.cat([getattr(first, field), getattr(second, field)]), getattr(batch, field))
+
+
+def test_two_ranks_sample_one_ranks_latents(context: Context) -> None:
+    whole = context.latents(SETTINGS)
+    first, second = (on_rank(context, rank, 2).latents(SETTINGS) for rank in range(2))
+    assert whole.shape == (5, 4, 8, 8)
+    torch.testing.assert_close(torch.cat([first, second])[:5], whole, atol=1e-4, rtol=1e-4)  # 3 each; one to spare
+
+
+def test_sweeps_and_seeds_draw_differently(context: Context) -> None:
+    latents = context.latents(SETTINGS)
+    other = Context(context.base, context.engine, context.delta, context.concept, seed=1)
+    plans = [
+        context.batches(SETTINGS, latents, 0),
+        context.batches(SETTINGS, latents, 1),
+        other.batches(SETTINGS, latents),
+    ]
+    first = plans[0][0].noisy_latents
+    assert torch.equal(context.batches(SETTINGS, latents)[0].noisy_latents, first)
+    assert not torch.equal(plans[1][0].noisy_latents, first) and not torch.equal(plans[2][0].noisy_latents, first)
+
+
+def draws(context: Context, **settings: Any) -> list[Batch]:
+    changed = SETTINGS.model_copy(update=settings)
+    return context.batches(changed, context.latents(changed))
+
+
+def test_the_student_is_never_asked_for_latents_or_constants(context: Context) -> None:
+    zero = context.latents(SETTINGS)
+    randomise(context.delta)
+    assert torch.equal(context.latents(SETTINGS), zero)
+
+
+def student_unet(base: Base, changes: dict[str, Tensor]) -> nn.Module:
+    """A stock UNet whose weights are W + dW."""
+    unet = deepcopy(base.unet)
+    parameters = dict(unet.named_parameters())
+    with torch.no_grad():
+        for name, tensor in changes.items():
+            parameters[name] += tensor
+    return unet
+
+
+def test_the_first_loss_of_fit_by_hand(base: Base, context: Context) -> None:
+    """MSE( eps(x_t, e_c), target ) + 10 * MSE( eps(x_t, e_n), eps0(x_t, e_n) ) of plain UNets, at a delta other than 0."""
+    batch, seen = draws(context)[0], []
+    context.delta.detach()
+    teacher, student = deepcopy(base.unet), student_unet(base, randomise(context.delta))
+    again = Delta(base.unet, "cross_attention_kv")
+    randomise(again)
+    context.delta, context.engine = again, TorchEngine(base.unet, again.named_parameters())
+    context.report = lambda phase, step, total, loss: seen.append((phase, step, total, loss))
+    wanted = torch.full_like(batch.noisy_latents, 0.25)
+    fit(context, SETTINGS, [batch], lambda _: wanted)
+
+    def eps(unet: nn.Module, embeds: Tensor) -> Tensor:
+        return unet(batch.noisy_latents, batch.timesteps, encoder_hidden_states=embeds[batch.templates]).sample
+
+    e_c, e_n = context.e_c.prompt_embeds, context.e_n.prompt_embeds
+    erase = (eps(student, e_c) - 0.25).square().mean().item()
+    preserve = (eps(student, e_n) - eps(teacher, e_n)).square().mean().item()
+    assert preserve > 1e-4
+    assert [entry[:3] for entry in seen] == [("student", 1, 2)]
+    assert seen[0][3] == pytest.approx(erase + 10 * preserve, rel=1e-4)
+
+
+def test_fitting_one_batch_lowers_its_loss(context: Context) -> None:
+    seen: list[float] = []
+    context.report = lambda phase, step, total, loss: seen.append(loss)
+    batch = draws(context)[0]
+    context.engine.reset(lr=1e-2)
+    fit(context, SETTINGS, [batch] * 10, lambda _: torch.zeros_like(batch.noisy_latents))
+    assert seen[-1] < 0.98 * seen[0]
+
+
+def test_a_report_that_raises_stops_the_task(context: Context) -> None:
+    class Stop(Exception): ...
+
+    def report(phase: str, step: int, total: int, loss: float) -> None:
+        if step == 1:
+            raise Stop
+
+    context.report = report
+    batches = draws(context)
+    with pytest.raises(Stop):
+        fit(context, SETTINGS, batches, lambda batch: torch.zeros_like(batch.noisy_latents))
+
+
+def gradients(context: Context, settings: TrainingSettings, target: Callable[[Batch], Tensor]) -> dict[str, Tensor]:
+    """Of the loop's first step, at a delta that is not 0."""
+    batch = draws(context)[0]
+    for parameter in context.delta.parameters():
+        parameter.grad = None
+    fit(context, settings, [batch], target)
+    return {name: p.grad.clone() for name, p in context.delta.named_parameters().items() if p.grad is not None}
+
+
+def test_the_mean_of_two_ranks_gradients_is_one_ranks(context: Context) -> None:
+    latents = context.latents(SETTINGS)
+    randomise(context.delta)
+
+    def of_rank(rank: int, world_size: int) -> dict[str, Tensor]:
+        ranked = on_rank(context, rank, world_size)
+        ranked.latents = lambda _: latents  # type: ignore[method-assign] # no process to gather the others' from
+        return gradients(ranked, SETTINGS, lambda batch: torch.zeros_like(batch.noisy_latents))
+
+    whole, first, second = of_rank(0, 1), of_rank(0, 2), of_rank(1, 2)
+    assert whole.keys() == context.delta.named_parameters().keys()
+    for name, gradient in whole.items():
+        mean = (first[name] + second[name]) / 2
+        assert (mean - gradient).norm() < 1e-4 * gradient.norm()
+        assert (first[name] - gradient).norm() > 1e-2 * gradient.norm()  # the halves themselves differ
+
+
+def test_the_mean_of_two_ranks_anchor_losses_is_one_ranks(context: Context) -> None:
+    latents = context.latents(SETTINGS)
+
+    def of_rank(rank: int, world_size: int) -> Tensor:
+        ranked = on_rank(context, rank, world_size)
+        return Anchor(ranked, SETTINGS).loss(ranked.batches(SETTINGS, latents)[0]).detach()
+
+    torch.testing.assert_close((of_rank(0, 2) + of_rank(1, 2)) / 2, of_rank(0, 1), atol=1e-8, rtol=1e-3)
+
+
+# --- the plain engine
+
+
+def test_an_engine_that_is_reset_starts_afresh(context: Context) -> None:
+    def trained() -> dict[str, Tensor]:
+        context.engine.reset(1e-3)
+        return fit(context, SETTINGS, draws(context), lambda batch: torch.zeros_like(batch.noisy_latents)).delta
+
+    first, second = trained(), trained()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_engine_that_loads_a_delta_forgets_its_optimizers_state(context: Context) -> None:
+    changes = randomise(context.delta)
+
+    def stepped() -> dict[str, Tensor]:
+        context.engine.load(changes)
+        return fit(context, SETTINGS, draws(context), lambda batch: torch.zeros_like(batch.noisy_latents)).delta
+
+    first, second = stepped(), stepped()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    context.engine.load(changes)
+    assert all(torch.equal(tensor, changes[name]) for name, tensor in context.engine.export().items())
