@@ -1,17 +1,18 @@
 """What trained methods share: the plan of the draws, the loop, and what ranks make of one batch."""
 
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from advanchor.delta import Delta
+from advanchor.diffusion import Conditioning
 from advanchor.engine import TorchEngine, derived_seed, shard
 from advanchor.methods.adv_anchor import Anchor, Settings
-from advanchor.models.base import Base
 from advanchor.training import Batch, Context, TrainingSettings, fit
 
 SETTINGS = Settings(steps=2, batch_size=4, num_latents=5, latent_steps=2, preserve_weight=10, lr=1e-3)
@@ -92,52 +93,63 @@ def draws(context: Context, **settings: Any) -> list[Batch]:
     return context.batches(changed, context.latents(changed))
 
 
-def test_the_student_is_never_asked_for_latents_or_constants(context: Context) -> None:
-    zero = context.latents(SETTINGS)
+def test_latents_and_constants_are_the_teachers_whatever_the_delta(context: Context) -> None:
+    def known() -> tuple[Tensor, Tensor]:
+        return context.latents(SETTINGS), context.teacher_constants(draws(context)[0], {"concept": context.e_c})[
+            "concept"
+        ]
+
+    before = known()
     randomise(context.delta)
-    assert torch.equal(context.latents(SETTINGS), zero)
+    assert all(torch.equal(a, b) for a, b in zip(known(), before, strict=True))
 
 
-def student_unet(base: Base, changes: dict[str, Tensor]) -> nn.Module:
-    """A stock UNet whose weights are W + dW."""
-    unet = deepcopy(base.unet)
+def test_constants_are_predicted_once(context: Context) -> None:
+    batch, rows = draws(context)[0], []
+    handle = context.base.unet.register_forward_pre_hook(lambda module, arguments: rows.append(len(arguments[0])))
+    for names in (("concept",), ("concept", "neutral"), ("neutral", "concept")):
+        known = context.teacher_constants(batch, {n: context.e_c if n == "concept" else context.e_n for n in names})
+        assert set(names) <= known.keys()
+    handle.remove()
+    assert rows == [4, 4]  # the concept once, the neutral prompt once, a batch of four each
+
+
+def stock_unet(folder: Path, changes: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """With the weights W, or W + dW."""
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
     parameters = dict(unet.named_parameters())
     with torch.no_grad():
-        for name, tensor in changes.items():
+        for name, tensor in (changes or {}).items():
             parameters[name] += tensor
     return unet
 
 
-def test_the_first_loss_of_fit_by_hand(base: Base, context: Context) -> None:
-    """MSE( eps(x_t, e_c), target ) + 10 * MSE( eps(x_t, e_n), eps0(x_t, e_n) ) of plain UNets, at a delta other than 0."""
+def test_the_first_loss_of_fit_by_hand(context: Context, pipeline_folder: Path) -> None:
+    """MSE( eps(x_t, e_c), target ) + 10 * MSE( eps(x_t, e_n), eps0(x_t, e_n) ), from stock UNets, the delta not 0."""
     batch, seen = draws(context)[0], []
-    context.delta.detach()
-    teacher, student = deepcopy(base.unet), student_unet(base, randomise(context.delta))
-    again = Delta(base.unet, "cross_attention_kv")
-    randomise(again)
-    context.delta, context.engine = again, TorchEngine(base.unet, again.named_parameters())
+    teacher, student = stock_unet(pipeline_folder), stock_unet(pipeline_folder, randomise(context.delta))
     context.report = lambda phase, step, total, loss: seen.append((phase, step, total, loss))
-    wanted = torch.full_like(batch.noisy_latents, 0.25)
-    fit(context, SETTINGS, [batch], lambda _: wanted)
+    fit(context, SETTINGS, [batch], lambda _: torch.full_like(batch.noisy_latents, 0.25))
 
-    def eps(unet: nn.Module, embeds: Tensor) -> Tensor:
-        return unet(batch.noisy_latents, batch.timesteps, encoder_hidden_states=embeds[batch.templates]).sample
+    def eps(unet: nn.Module, conditioning: Conditioning) -> Tensor:
+        embeds = conditioning.prompt_embeds[batch.templates]
+        return unet(batch.noisy_latents, batch.timesteps, encoder_hidden_states=embeds).sample
 
-    e_c, e_n = context.e_c.prompt_embeds, context.e_n.prompt_embeds
-    erase = (eps(student, e_c) - 0.25).square().mean().item()
-    preserve = (eps(student, e_n) - eps(teacher, e_n)).square().mean().item()
+    erase = (eps(student, context.e_c) - 0.25).square().mean().item()
+    preserve = (eps(student, context.e_n) - eps(teacher, context.e_n)).square().mean().item()
     assert preserve > 1e-4
-    assert [entry[:3] for entry in seen] == [("student", 1, 2)]
-    assert seen[0][3] == pytest.approx(erase + 10 * preserve, rel=1e-4)
+    [(phase, step, total, loss)] = seen
+    assert (phase, step, total) == ("student", 1, SETTINGS.steps)
+    assert loss == pytest.approx(erase + 10 * preserve, rel=1e-4)
 
 
 def test_fitting_one_batch_lowers_its_loss(context: Context) -> None:
     seen: list[float] = []
     context.report = lambda phase, step, total, loss: seen.append(loss)
-    batch = draws(context)[0]
-    context.engine.reset(lr=1e-2)
-    fit(context, SETTINGS, [batch] * 10, lambda _: torch.zeros_like(batch.noisy_latents))
-    assert seen[-1] < 0.98 * seen[0]
+    batch, settings = draws(context)[0], SETTINGS.model_copy(update={"preserve_weight": 0.0})
+    empty = context.teacher_constants(batch, {"empty": context.base.encode(["", ""])})["empty"]
+    fit(context, settings, [batch] * 10, lambda _: empty)
+    assert seen[-1] < 0.7 * seen[0]
 
 
 def test_a_report_that_raises_stops_the_task(context: Context) -> None:

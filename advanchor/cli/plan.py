@@ -29,7 +29,7 @@ def plan(
         return
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("concept", "kind", "method", "tokens' templates", "task", "state"):
+    for column in ("concept", "kind", "method", "templates", "task", "state"):
         table.add_column(column)
     for task in tasks:
         cells = (task.concept.name[:40], task.concept.kind, task.method.name, str(len(task.concept.templates)), task.id)

@@ -12,6 +12,8 @@ from advanchor.evaluation.exam import Answers, Question, Scorer, score
 from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
 from advanchor.models.base import Base
 
+PREVIEW = 8  # pictures of each group that are kept to be looked at
+
 
 class EvaluationSettings(SamplingSettings):
     """What an erasure is examined with."""
@@ -64,7 +66,7 @@ class Evaluator:
         device = self.base.device
         answers = [answer for part in images.split(256) for answer in self.scorer.read(part.to(device))]
         features = torch.cat([self.scorer.features(part.to(device)).cpu() for part in images.split(256)])
-        chosen = torch.linspace(0, len(images) - 1, 8).long()
+        chosen = torch.linspace(0, len(images) - 1, PREVIEW).long()
         return Seen(answers, features, images[chosen])
 
     def evaluate(self, concept: str, student: Callable[[], AbstractContextManager]) -> Evaluation:

@@ -3,6 +3,7 @@
 Whatever the run directory says may have been written by anybody: names, reasons and file names are only ever text.
 """
 
+import io
 import struct
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +14,18 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
 
 from advanchor import yaml_lines
 from advanchor.artifacts import sha256
 from advanchor.plan import slug
+from advanchor.report.grids import overview, to_png
 from advanchor.report.table import rows, summary
 from advanchor.spec import BatchError, set_override
 
 REPORT = "report/index.html"
+OVERVIEW = "report/overview.png"
+MAX_OVERVIEW = 12  # concepts in it
 OVERRIDE = "# --set "
 MAX_EMBEDDED = 60  # concepts; the grids of more are linked, or the page would weigh tens of megabytes
 MINUS, NOTHING = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -41,7 +46,7 @@ class RunDirectory(Protocol):
 
 
 def write_report(store: RunDirectory) -> str:
-    """Write report/index.html from what the run directory holds now; returns its path."""
+    """Write report/index.html, and overview.png beside it, from what the run directory holds now; returns its path."""
     results, status = store.results(), store.read_json("status.json")
     batch = (store.read("batch.yaml") or b"").decode(errors="replace")
     table = rows(results, status)
@@ -57,6 +62,7 @@ def write_report(store: RunDirectory) -> str:
         batch=batch,
     )  # fmt: skip
     store.write(REPORT, page.encode(errors="replace"))
+    write_overview(store, [result for _, result in finished])
     return store.path(REPORT)
 
 
@@ -113,11 +119,29 @@ def picture(store: RunDirectory, folder: str, entry: Mapping[str, Any], *, embed
     """A grid as attributes of <img>; None if it is not the file that the result names."""
     if not embed:
         return {"src": link(folder, entry["name"]), "size": None}
-    data = None if "/" in entry["name"] else store.read(f"tasks/{folder}/{entry['name']}")
-    if data is None or sha256(data) != entry["sha256"]:
+    data = checked(store, folder, entry)
+    if data is None:
         return None
     width, height = struct.unpack(">II", data[16:24])  # of the header chunk, which comes first in every PNG
     return {"src": f"data:image/png;base64,{b64encode(data).decode()}", "size": (width, height)}
+
+
+def checked(store: RunDirectory, folder: str, entry: Mapping[str, Any]) -> bytes | None:
+    """A file of a task; None if it is not the one that the result names."""
+    data = None if "/" in entry["name"] else store.read(f"tasks/{folder}/{entry['name']}")
+    return data if data is not None and sha256(data) == entry["sha256"] else None
+
+
+def write_overview(store: RunDirectory, results: Sequence[Mapping[str, Any]]) -> None:
+    """One picture of the run, for a README or a slide: a row per concept, before and after."""
+    pages = []
+    for result in results:
+        folder = f"{slug(result['concept']['name'])}-{result['task']}"
+        entry = (result.get("files") or {}).get("erased")
+        if entry and (data := checked(store, folder, entry)):
+            pages.append((result["concept"]["name"][:24], Image.open(io.BytesIO(data))))
+    if pages:
+        store.write(OVERVIEW, to_png(overview(pages[:MAX_OVERVIEW])))
 
 
 def environment() -> Environment:

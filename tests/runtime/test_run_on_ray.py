@@ -1,0 +1,166 @@
+"""Runs through the command line on real Ray and real DeepSpeed: the demo in small, and a worker that dies."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+COMMAND = (sys.executable, "-m", "advanchor.cli")
+GALLERY = """
+model: pocket
+output: runs/gallery
+method: {perturb_tokens: concept_and_later, %s}
+concepts:
+  - {name: striped, kind: style}
+  - {name: star, kind: object}
+evaluate: {num_prompts: 20, images_per_prompt: 2, retained_images_per_prompt: 1, solver: dpm, steps: 10}
+"""
+GALLERY_METHOD = "steps: 60, anchor_steps: 10, lr: 1.0e-3, anchor_lr: 1.0e-2, batch_size: 8, num_latents: 48"
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    """The command in a folder, as a user would start it; Ray's files go to a home of its own."""
+    environment = os.environ | {"HOME": str(folder / "home")}
+    (folder / "home").mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run(folder: Path, *arguments: str, code: int = 0) -> str:
+    process = start(folder, *arguments)
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == code, f"{arguments}: {output}\n{errors}"
+    return output
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of two concepts, started where a stray yaml.py and torch.py lie."""
+    folder = tmp_path_factory.mktemp("gallery")
+    (folder / "batch.yaml").write_text(GALLERY % GALLERY_METHOD)
+    for stray in ("yaml.py", "torch.py"):
+        (folder / stray).write_text("raise SystemExit('imported from the current folder')\n")
+    environment = os.environ | {"HOME": str(folder), "PYTHONSAFEPATH": "1"}  # what the console script does by itself
+    done = subprocess.run(
+        [*COMMAND, "erase", "batch.yaml", "--json"],
+        cwd=folder,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for stray in ("yaml.py", "torch.py"):
+        (folder / stray).unlink()
+    return folder
+
+
+def results(folder: Path, name: str = "gallery") -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"runs/{name}/tasks/*/result.json"))]
+
+
+def test_concepts_are_gone_and_the_rest_is_not(gallery: Path) -> None:
+    found = results(gallery)
+    assert {result["concept"]["name"] for result in found} == {"striped", "star"}
+    for result in found:
+        scores = result["scores"]
+        assert scores["base"]["ua"] <= 0.1, "the base must know the concept, or nothing is shown"
+        assert scores["ua"] >= 0.8
+        assert scores["ira"] >= scores["base"]["ira"] - 0.1
+        assert scores["cra"] >= scores["base"]["cra"] - 0.1
+        assert result["provenance"]["engine"] == "DeepSpeedEngine"
+
+
+def test_a_second_run_does_nothing_again(gallery: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in gallery.glob("runs/gallery/tasks/*/*.safetensors")}
+    assert len(before) == 4
+    assert "2 done" in run(gallery, "erase", "batch.yaml")
+    assert before == {path: path.stat().st_mtime_ns for path in gallery.glob("runs/gallery/tasks/*/*.safetensors")}
+
+
+def test_a_changed_evaluation_does_not_train_again(gallery: Path) -> None:
+    before = {path.name for path in gallery.glob("runs/gallery/tasks/*/delta-*")}
+    run(gallery, "erase", "batch.yaml", "--local", "--set", "evaluate.num_prompts=2", "--set", "evaluate.steps=2")
+    assert before == {path.name for path in gallery.glob("runs/gallery/tasks/*/delta-*")}
+    assert {result["scores"]["num_images"]["erased"] for result in results(gallery)} == {4}
+
+
+def test_what_the_commands_show(gallery: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(run(gallery, "results", "runs/gallery", "--format", "csv"))))
+    assert [row["name"] for row in rows] == ["striped", "star"]
+    assert json.loads(run(gallery, "status", "runs/gallery", "--json"))["state"] == "finished"
+    assert "striped" in run(gallery, "status", "runs/gallery")
+    assert "2 of them done" in run(gallery, "plan", "batch.yaml")
+    assert "data:image/png" in (gallery / "runs/gallery/report/index.html").read_text()
+    task = next(gallery.glob("runs/gallery/tasks/star-*"))
+    run(gallery, "generate", "a red star", "-e", str(task), "-o", "star.png", "--count", "2", "--steps", "4")
+    assert (gallery / "star.png").read_bytes().startswith(b"\x89PNG")
+
+
+def slow_batch(folder: Path, base: Path) -> None:
+    """Two concepts on a tiny model, slow enough to be interrupted."""
+    (folder / "slow.yaml").write_text(
+        f"model: {base}\noutput: runs/slow\nmethod: {{steps: 150, anchor_steps: 2, num_latents: 4, latent_steps: 2}}\n"
+        "concepts:\n  - {name: cat, kind: object, templates: ['a {}'], neutral: ['a pet']}\n"
+        "  - {name: dog, kind: object, templates: ['a {}'], neutral: ['a pet']}\n"
+    )
+
+
+def wait_for_training(folder: Path, process: subprocess.Popen) -> None:
+    """Until a task is well into its student's steps."""
+    patience = time.monotonic() + 120
+    while time.monotonic() < patience and process.poll() is None:
+        status = folder / "runs/slow/status.json"
+        if status.exists() and any(row["step"] > 5 for row in json.loads(status.read_text())["tasks"]):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no task got going: {process.communicate()}")
+
+
+def ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The Ray workers that this driver's own Ray has started as ranks."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "ray::Rank" in " ".join(child.cmdline())]
+
+
+def test_a_dead_worker_is_replaced_and_its_concept_tried_again(tmp_path: Path, tiny_base: Path) -> None:
+    slow_batch(tmp_path, tiny_base)
+    process = start(tmp_path, "erase", "slow.yaml")
+    wait_for_training(tmp_path, process)
+    ranks_of(process)[0].send_signal(signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, output + errors
+    assert len(results(tmp_path, "slow")) == 2
+    attempts = [json.loads(path.read_text()) for path in tmp_path.glob("runs/slow/tasks/*/attempts/*.json")]
+    assert sorted(attempt["outcome"] for attempt in attempts) == ["done", "done", "queued"]
+
+
+def test_ctrl_c_leaves_everything_resumable(tmp_path: Path, tiny_base: Path) -> None:
+    slow_batch(tmp_path, tiny_base)
+    process = start(tmp_path, "erase", "slow.yaml")
+    wait_for_training(tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, output + errors
+    run(tmp_path, "status", "runs/slow", code=130)
+    run(tmp_path, "erase", "slow.yaml", "--set", "method.steps=150")
+    assert len(results(tmp_path, "slow")) == 2
+
+
+def test_bad_input_starts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("model: pocket\noutput: runs/bad\nconcepts: [{name: star, kind: objekt}]\n")
+    process = start(tmp_path, "erase", "bad.yaml")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "bad.yaml:3:26: concepts.0.kind: 'objekt' is not one of" in errors
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,170 @@
+"""The run directory: what is in it is whole, on a disk and in an object store."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advanchor.artifacts import sha256
+from advanchor.concepts import Concept
+from advanchor.methods.adv_anchor import Settings
+from advanchor.plan import Task, content_hash
+from advanchor.runtime.store import Store, StoreError
+
+FILES = {"delta.safetensors": b"dW" * 100, "anchor.safetensors": b"e_adv"}
+RESULT = {"scores": None, "scores_key": None}
+
+
+def task(name: str) -> Task:
+    concept = Concept(name=name, kind="style", templates=("a {} shape",), neutral=("a shape",))
+    chosen: dict[str, Any] = {"base": "pocket", "base_digest": "b" * 64, "precision": "fp32", "batch_seed": 0}
+    return Task(id=content_hash(name)[:12], concept=concept, method=Settings(), **chosen)
+
+
+TASK = task("striped")
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path}")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "run"))
+
+
+def everything(store: Store) -> set[str]:
+    """All files in the run directory."""
+    return {path.removeprefix(store.root).lstrip("/") for path in store.fs.find(store.root)}
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    assert store.read("a/b") is None and store.read_json("status.json") is None
+    store.write("a/b", b"one")
+    store.write("a/b", b"two")
+    store.write_json("status.json", {"name": "\N{SNOWMAN}"})
+    assert store.read("a/b") == b"two" and store.read_json("status.json") == {"name": "\N{SNOWMAN}"}
+    assert everything(store) == {"a/b", "status.json"}
+
+
+def test_a_published_task_has_its_files_under_their_content(store: Store) -> None:
+    assert store.result(TASK) is None
+    returned = store.publish(TASK, FILES, RESULT)
+    assert store.result(TASK) == returned == {**RESULT, "files": returned["files"]}
+    for name, data in FILES.items():
+        stem, ending = name.split(".")
+        digest = sha256(data)
+        entry = {"name": f"{stem}-{digest[:16]}.{ending}", "sha256": digest, "bytes": len(data)}
+        assert returned["files"][stem] == entry
+        assert store.read_file(TASK, stem) == data
+    names = {entry["name"] for entry in returned["files"].values()}
+    assert everything(store) == {f"tasks/{TASK.folder}/{name}" for name in (*names, "result.json")}
+
+
+def test_publishing_again_replaces_the_result(store: Store) -> None:
+    store.publish(TASK, FILES, RESULT)
+    store.publish(TASK, {"delta.safetensors": b"other"}, RESULT)
+    assert store.read_file(TASK, "delta") == b"other"
+    with pytest.raises(StoreError, match="names no anchor"):
+        store.read_file(TASK, "anchor")
+
+
+def test_results_are_listed_in_the_order_of_the_folders(store: Store) -> None:
+    assert store.results() == []
+    names = ["star", "AC/DC", "../../etc/passwd", "Star"]
+    for name in names:
+        store.publish(task(name), FILES, {"name": name})
+    expected = sorted(names, key=lambda name: task(name).folder)
+    assert [result["name"] for result in store.results()] == expected
+
+
+def test_every_attempt_is_kept(store: Store) -> None:
+    for number in (1, 2):
+        store.record_attempt(TASK, {"attempt": number, "started_at": 1000.5, "outcome": "queued"})
+    attempts = {f"tasks/{TASK.folder}/attempts/1000.5-{number}.json" for number in (1, 2)}
+    assert everything(store) == attempts and store.result(TASK) is None
+
+
+@pytest.mark.parametrize("damage", [b"dX" * 100, b"", None])
+def test_damage_is_seen(store: Store, damage: bytes | None) -> None:
+    entry = store.publish(TASK, FILES, RESULT)["files"]["delta"]
+    path = store.path("tasks", TASK.folder, entry["name"])
+    store.fs.rm_file(path)
+    if damage is not None:
+        store.fs.pipe_file(path, damage)
+    with pytest.raises(StoreError, match=rf"{entry['name']} is missing or damaged"):
+        store.read_file(TASK, "delta")
+    assert store.read_file(TASK, "anchor") == FILES["anchor.safetensors"]
+
+
+def test_a_file_of_an_unfinished_task_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"result\.json names no delta"):
+        store.read_file(TASK, "delta")
+
+
+def test_relative_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Store("runs/x").url == str(tmp_path / "runs" / "x")
+
+
+def test_an_unknown_kind_of_url() -> None:
+    with pytest.raises(StoreError, match="'nowhere://x' cannot be opened"):
+        Store("nowhere://x")
+
+
+# --- on a disk
+
+
+def in_the_way(store: Store, name: str) -> Path:
+    """A folder where a file of the task is to be."""
+    data = FILES[f"{name}.safetensors"]
+    path = Path(store.path("tasks", TASK.folder, f"{name}-{sha256(data)[:16]}.safetensors"))
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["delta", "anchor"])
+def test_the_result_comes_last(local: Store, name: str) -> None:
+    obstacle = in_the_way(local, name)
+    with pytest.raises(OSError, match=obstacle.name):
+        local.publish(TASK, FILES, RESULT)
+    assert local.result(TASK) is None and local.results() == []
+    obstacle.rmdir()
+    local.publish(TASK, FILES, RESULT)
+    assert all(local.read_file(TASK, stem) for stem in ("delta", "anchor"))
+
+
+def test_a_failed_write_leaves_nothing_behind(local: Store) -> None:
+    obstacle = in_the_way(local, "delta")
+    with pytest.raises(OSError, match=obstacle.name):
+        local.publish(TASK, FILES, RESULT)
+    assert list(obstacle.parent.iterdir()) == [obstacle]
+
+
+def test_a_failed_write_leaves_the_old_file(local: Store) -> None:
+    local.write("a", b"old")
+    with pytest.raises(TypeError):
+        local.write("a", "text")  # type: ignore[arg-type]
+    assert local.read("a") == b"old" and everything(local) == {"a"}
+
+
+@pytest.fixture(params=[0o022, 0o027, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    assert os.umask(before) == request.param  # a write puts it back
+
+
+def test_files_are_as_readable_as_the_umask_allows(local: Store, umask: int) -> None:
+    local.write("a", b"x")
+    assert stat.S_IMODE(Path(local.path("a")).stat().st_mode) == 0o666 & ~umask
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "run [1]*"))
+    store.publish(TASK, FILES, RESULT)
+    assert len(store.results()) == 1
