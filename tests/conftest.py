@@ -86,7 +86,7 @@ def new_unet() -> UNet2DConditionModel:
 
 
 @pytest.fixture(scope="session")
-def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = new_tokenizer()
@@ -104,8 +104,8 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def base(pipeline_folder: Path) -> Base:
-    return models.load(str(pipeline_folder))
+def base(tiny_base: Path) -> Base:
+    return models.load(str(tiny_base))
 
 
 @pytest.fixture

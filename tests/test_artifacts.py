@@ -221,7 +221,7 @@ def predicted_by_the_student(base: Base, changes: dict[str, Tensor], inputs: dic
 
 
 def test_a_stock_pipeline_in_a_fresh_process_becomes_the_student(
-    base: Base, concept: Concept, pipeline_folder: Path, tmp_path: Path
+    base: Base, concept: Concept, tiny_base: Path, tmp_path: Path
 ) -> None:
     settings = QUICK.model_copy(update={"trained_weights": "cross_attention"})  # with its biases
     erased = advanchor.erase(base.pipeline, concept, settings)
@@ -229,7 +229,7 @@ def test_a_stock_pipeline_in_a_fresh_process_becomes_the_student(
     assert path == delta_file(tmp_path / "erased") and (tmp_path / "erased" / "anchor.safetensors").is_file()
     e_c = base.encode([concept.name, "a star"]).prompt_embeds.detach()
     inputs = {"x": torch.randn(2, 4, 8, 8), "t": torch.tensor([3, 700]), "e": e_c}
-    eps = predicted_by_a_stock_pipeline(pipeline_folder, tmp_path / "erased", inputs, tmp_path)
+    eps = predicted_by_a_stock_pipeline(tiny_base, tmp_path / "erased", inputs, tmp_path)
     assert (eps - predict(base.unet, inputs)).abs().max() > 1e-3
     student = predicted_by_the_student(base, erased.erasure.delta, inputs)
     torch.testing.assert_close(eps, student, atol=1e-5, rtol=1e-5)
@@ -249,7 +249,7 @@ def test_a_folder_without_a_delta_is_named(tmp_path: Path) -> None:
         delta_file(tmp_path)
 
 
-def test_the_tiny_pipeline_is_one_that_stock_diffusers_runs(pipeline_folder: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, safety_checker=None)
+def test_the_tiny_pipeline_is_one_that_stock_diffusers_runs(tiny_base: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a red star", num_inference_steps=2).images[0].size == (32, 32)

@@ -13,13 +13,13 @@ EVERY = ("cross_attention", "cross_attention_kv")
 
 
 @pytest.fixture
-def stock(pipeline_folder: Path) -> UNet2DConditionModel:
-    return UNet2DConditionModel.from_pretrained(pipeline_folder / "unet")
+def stock(tiny_base: Path) -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(tiny_base / "unet")
 
 
 @pytest.fixture
-def unet(pipeline_folder: Path) -> UNet2DConditionModel:
-    return UNet2DConditionModel.from_pretrained(pipeline_folder / "unet")
+def unet(tiny_base: Path) -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(tiny_base / "unet")
 
 
 @torch.no_grad()

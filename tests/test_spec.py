@@ -37,6 +37,7 @@ def test_the_configs_that_come_with_the_program_are_right(path: Path) -> None:
 
 # --- one thing wrong
 
+CONCEPT_FIELDS = "name, kind, templates, neutral, attributes"
 WRONG = {
     "bad value": (
         "  - {name: star, kind: objekt}",
@@ -49,8 +50,7 @@ WRONG = {
     "missing": ("  - {name: star}", "3:5: concepts.0.kind: is missing"),
     "bad field": (
         "  - name: star\n    kind: object\n    template: [a]",
-        "5:5: concepts.0.template: 'template' is not one of name, kind, templates, neutral, attributes "
-        "(did you mean 'templates'?)",
+        f"5:5: concepts.0.template: 'template' is not one of {CONCEPT_FIELDS} (did you mean 'templates'?)",
     ),
     "no mapping": ("  - star", "3:5: concepts.0: 'star': input should be a valid dictionary or instance of Concept"),
     "a year": (
@@ -95,8 +95,7 @@ WRONG = {
     ),
     "section": (
         "  - {name: star, kind: object}\nsede: 1",
-        "4:1: sede: 'sede' is not one of model, output, seed, method, method_by_kind, concepts, evaluate, resources, "
-        "deepspeed (did you mean 'seed'?)",
+        f"4:1: sede: 'sede' is not one of {', '.join(BatchSpec.model_fields)} (did you mean 'seed'?)",
     ),
     "half a gang": (
         "  - {name: star, kind: object}\nresources: {gangs: 0.5}",
@@ -157,7 +156,7 @@ def test_everything_wrong_is_said_at_once() -> None:
     found = [problem.split(": ")[0:2] for problem in problems(text)]
     assert sorted(found) == [
         ["batch.yaml:1:1", "model"],
-        ["batch.yaml:2:14", "concepts.0.kind"],
+        ["batch.yaml:2:15", "concepts.0.kind"],
         ["batch.yaml:2:6", "concepts.0.name"],
         ["batch.yaml:3:6", "concepts.1.preset"],
         ["batch.yaml:4:1", "seed"],

@@ -124,10 +124,10 @@ def stock_unet(folder: Path, changes: Mapping[str, Tensor] | None = None) -> nn.
     return unet
 
 
-def test_the_first_loss_of_fit_by_hand(context: Context, pipeline_folder: Path) -> None:
+def test_the_first_loss_of_fit_by_hand(context: Context, tiny_base: Path) -> None:
     """MSE( eps(x_t, e_c), target ) + 10 * MSE( eps(x_t, e_n), eps0(x_t, e_n) ), from stock UNets, the delta not 0."""
     batch, seen = draws(context)[0], []
-    teacher, student = stock_unet(pipeline_folder), stock_unet(pipeline_folder, randomise(context.delta))
+    teacher, student = stock_unet(tiny_base), stock_unet(tiny_base, randomise(context.delta))
     context.report = lambda phase, step, total, loss: seen.append((phase, step, total, loss))
     fit(context, SETTINGS, [batch], lambda _: torch.full_like(batch.noisy_latents, 0.25))
 

@@ -35,31 +35,30 @@ def summary(status: "RunStatus") -> str:
     return line
 
 
-def doing(row: "TaskRow") -> str:
-    """What a running task is at, or how a finished one did."""
-    if row.status == "running":
-        where = f"{row.phase} {row.step}/{row.total}" if row.total > 1 else row.phase or "starting"
-        return where + (f", loss {row.loss:.4f}" if row.loss and row.phase == "student" else "")
-    return row.reason[:90] if row.status in ("failed", "queued") else ""
+def state(row: "TaskRow") -> Text:
+    """Where a task is; of a running one, its phase, step and loss."""
+    if row.status != "running":
+        return Text(row.status, STYLES.get(row.status, ""))
+    where = f"{row.phase} {row.step}/{row.total}" if row.total > 1 else row.phase or "starting"
+    loss = f" {row.loss:.4f}" if row.loss and row.phase == "student" else ""
+    return Text(where + loss, STYLES["running"])
 
 
 def table(status: "RunStatus") -> Table:
     """Rows of concepts with their state and scores; concept names are shown as they are, never as markup."""
-    shown = (
-        status.tasks
-        if len(status.tasks) <= MANY
-        else [row for row in status.tasks if row.status in ("running", "failed")]
-    )
+    shown = status.tasks
+    if len(shown) > MANY:
+        shown = [row for row in shown if row.status in ("running", "failed")]
     view = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("concept", "left"), ("kind", "left"), ("state", "left"), ("UA", "right"), ("IRA", "right"),
-                          ("CRA", "right"), ("seconds", "right"), ("", "left")):  # fmt: skip
-        view.add_column(name, justify=justify, no_wrap=name != "")  # type: ignore[arg-type]
+    view.add_column("concept", no_wrap=True, overflow="ellipsis", max_width=28)
+    view.add_column("kind", no_wrap=True)
+    view.add_column("state", no_wrap=True)
+    for name in ("UA", "IRA", "CRA", "s"):
+        view.add_column(name, justify="right", no_wrap=True)
     for row in shown:
         scores = row.scores or {}
         numbers = [percent(scores.get(name)) if row.status == "done" else "" for name in ("ua", "ira", "cra")]
-        seconds = f"{row.seconds:.0f}" if row.seconds else ""
-        cells = (row.name[:40], row.kind, Text(row.status, STYLES.get(row.status, "")), *numbers, seconds, doing(row))
-        view.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+        view.add_row(Text(row.name), row.kind, state(row), *numbers, f"{row.seconds:.0f}" if row.seconds else "")
     return view
 
 

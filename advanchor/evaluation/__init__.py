@@ -44,25 +44,25 @@ class Evaluator:
 
     def __init__(self, base: Base, scorer: Scorer, settings: EvaluationSettings, unet: nn.Module | None = None) -> None:
         self.base, self.scorer, self.settings, self.unet = base, scorer, settings, unet
-        self.base_pictures: dict[str, Tensor] = {}  # prompt -> the base's pictures of it
+        self.base_pictures: dict[str, Tensor] = {}  # retained prompt -> the base's pictures of it
 
-    def pictures(self, questions: Sequence[Question], copies: int, *, of_base: bool) -> Tensor:
-        """`copies` pictures of every question, (len(questions) * copies, 3, H, W)."""
+    def pictures(self, questions: Sequence[Question], copies: int, *, remembered: bool) -> Tensor:
+        """`copies` pictures of every question, (len(questions) * copies, 3, H, W); known ones are not made again."""
         unique = list(dict.fromkeys(question.prompt for question in questions))
         made = {}
-        wanted = [p for p in unique if not of_base or len(self.base_pictures.get(p, ())) != copies]
+        wanted = [p for p in unique if not remembered or len(self.base_pictures.get(p, ())) != copies]
         if wanted:
             prompts = [prompt for prompt in wanted for _ in range(copies)]
             seeds = numbered_seeds(prompts, self.settings.seed)
             images = generate(self.base, prompts, seeds, self.settings, self.unet)
             made = dict(zip(wanted, images.split(copies), strict=True))
-        if of_base:
+        if remembered:
             self.base_pictures |= made
             made = self.base_pictures
         return torch.cat([made[question.prompt] for question in questions])
 
-    def see(self, questions: Sequence[Question], copies: int, *, of_base: bool) -> Seen:
-        images = self.pictures(questions, copies, of_base=of_base)
+    def see(self, questions: Sequence[Question], copies: int, *, remembered: bool = False) -> Seen:
+        images = self.pictures(questions, copies, remembered=remembered)
         device = self.base.device
         answers = [answer for part in images.split(256) for answer in self.scorer.read(part.to(device))]
         features = torch.cat([self.scorer.features(part.to(device)).cpu() for part in images.split(256)])
@@ -78,9 +78,9 @@ class Evaluator:
             "hinted": self.settings.images_per_prompt,
         }
         groups = {name: group for name in copies if (group := getattr(exam, name))}
-        before = {name: self.see(group, copies[name], of_base=True) for name, group in groups.items()}
+        before = {name: self.see(group, copies[name], remembered=name == "retained") for name, group in groups.items()}
         with student():
-            after = {name: self.see(group, copies[name], of_base=False) for name, group in groups.items()}
+            after = {name: self.see(group, copies[name]) for name, group in groups.items()}
         expanded = exam.repeated(copies)
         scores: dict[str, float | int | dict | None] = dict(score(expanded, {k: v.answers for k, v in after.items()}))
         scores["base"] = score(expanded, {k: v.answers for k, v in before.items()})

@@ -143,8 +143,11 @@ class Run:
                 self.lose(gang, Broke(f"no result within {limit:g} s"))
 
     def has_resources(self, gang: Gang) -> bool:
-        """A gang that still waits for its place in the cluster is not late."""
-        return gang.is_ready or bool(ray.wait([gang.group.ready()], timeout=0)[0])
+        """A gang that still waits for its place in the cluster is not late: its time starts when it has one."""
+        if gang.is_ready or gang.group.wait(timeout_seconds=0):
+            return True
+        gang.started_at = time.time()
+        return False
 
     def take(self, gang: Gang, ref: ray.ObjectRef) -> None:
         """One rank has answered."""

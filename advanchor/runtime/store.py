@@ -6,6 +6,7 @@ Files are named by their content and written first; result.json, which names the
 A task is done when its result.json is there.
 """
 
+import glob
 import json
 import os
 import tempfile
@@ -92,8 +93,10 @@ class Store:
 
     def results(self) -> list[dict[str, Any]]:
         """Every result in the run directory, in the order of the folders."""
-        paths = sorted(self.fs.glob(self.path("tasks", "*", "result.json")))
-        return [json.loads(data) for data in self.fs.cat(paths).values()] if paths else []
+        paths = sorted(self.fs.glob(f"{glob.escape(self.path('tasks'))}/*/result.json"))
+        return (
+            [json.loads(data) for data in self.fs.cat([glob.escape(path) for path in paths]).values()] if paths else []
+        )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -133,8 +133,8 @@ def ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
     return [child for child in children if "ray::Rank" in " ".join(child.cmdline())]
 
 
-def test_a_dead_worker_is_replaced_and_its_concept_tried_again(tmp_path: Path, tiny_base: Path) -> None:
-    slow_batch(tmp_path, tiny_base)
+def test_a_dead_worker_is_replaced_and_its_concept_tried_again(tmp_path: Path, pipeline_folder: Path) -> None:
+    slow_batch(tmp_path, pipeline_folder)
     process = start(tmp_path, "erase", "slow.yaml")
     wait_for_training(tmp_path, process)
     ranks_of(process)[0].send_signal(signal.SIGKILL)
@@ -145,8 +145,8 @@ def test_a_dead_worker_is_replaced_and_its_concept_tried_again(tmp_path: Path, t
     assert sorted(attempt["outcome"] for attempt in attempts) == ["done", "done", "queued"]
 
 
-def test_ctrl_c_leaves_everything_resumable(tmp_path: Path, tiny_base: Path) -> None:
-    slow_batch(tmp_path, tiny_base)
+def test_ctrl_c_leaves_everything_resumable(tmp_path: Path, pipeline_folder: Path) -> None:
+    slow_batch(tmp_path, pipeline_folder)
     process = start(tmp_path, "erase", "slow.yaml")
     wait_for_training(tmp_path, process)
     process.send_signal(signal.SIGINT)
