@@ -11,6 +11,7 @@ from advanchor.artifacts import apply_delta, pack, pack_delta
 from advanchor.concepts import Concept, default_prompts
 from advanchor.delta import Delta, DeltaLinear
 from advanchor.engine import TorchEngine
+from advanchor.models import short_name
 from advanchor.models.base import Base
 from advanchor.training import Context, Erasure, Report, TrainingSettings, ignore
 
@@ -67,7 +68,9 @@ def erase(
     from advanchor.methods.adv_anchor import Settings
 
     settings = method or Settings()
-    base = Base(pipeline, name=str(getattr(pipeline, "name_or_path", "") or "pipeline"))
+    trainable = [p for module in (pipeline.unet, pipeline.text_encoder, pipeline.vae) for p in module.parameters()]
+    trainable = [parameter for parameter in trainable if parameter.requires_grad]
+    base = Base(pipeline, name=short_name(str(getattr(pipeline, "name_or_path", "") or "pipeline")))
     delta = Delta(base.unet, settings.trained_weights)
     try:
         named = concept.with_prompts(default_prompts(base.name))
@@ -77,6 +80,8 @@ def erase(
         return ErasedConcept(erasure, base_tensors, describe(base, named, settings, seed))
     finally:
         delta.detach()
+        for parameter in trainable:
+            parameter.requires_grad_()
 
 
 def apply(pipeline: Any, path: str | Path, scale: float = 1.0) -> None:

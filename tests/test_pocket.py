@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from advanchor import models
+from advanchor.evaluation.exam import UnknownConceptError
 from advanchor.models.base import Base
 from advanchor.pocket.check import measure
 from advanchor.pocket.classifier import HEADS, IGNORED, labels
@@ -83,7 +84,7 @@ def test_retained_prompts_are_balanced() -> None:
 
 
 def test_unknown_concepts_are_not_scored(gallery: tuple[Base, PocketScorer]) -> None:
-    with pytest.raises(KeyError, match="no concept 'Van Gogh'"):
+    with pytest.raises(UnknownConceptError, match="no concept 'Van Gogh'"):
         gallery[1].exam("Van Gogh", 5)
 
 

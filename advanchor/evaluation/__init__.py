@@ -70,7 +70,7 @@ class Evaluator:
         return Seen(answers, features, images[chosen])
 
     def evaluate(self, concept: str, student: Callable[[], AbstractContextManager]) -> Evaluation:
-        """Scores of the erasure that is on inside `student()`. KeyError if the scorer does not know the concept."""
+        """Scores of the erasure that is on inside `student()`. Raises UnknownConceptError."""
         exam = self.scorer.exam(concept, self.settings.num_prompts)
         copies = {
             "erased": self.settings.images_per_prompt,

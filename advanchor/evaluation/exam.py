@@ -37,10 +37,16 @@ class Exam:
 Answers = Sequence[Mapping[str, str | None]]  # per image: attribute -> value, None where it has none
 
 
+class UnknownConceptError(LookupError):
+    """A concept that a scorer has no questions about."""
+
+
 class Scorer(Protocol):
     """Looks at pictures of one world."""
 
-    def exam(self, concept: str, num_prompts: int) -> Exam: ...
+    def exam(self, concept: str, num_prompts: int) -> Exam:
+        """Raises UnknownConceptError."""
+        ...
 
     def read(self, images: Tensor) -> Answers:
         """What is seen in images (B, 3, H, W) in [0, 1]."""

@@ -40,6 +40,11 @@ def resolve(name: str) -> Path:
         raise ModelError(f"model {name!r} could not be fetched from the hub: {error}") from error
 
 
+def short_name(name: str) -> str:
+    """The built-in name of a built-in model's folder; every other name as it is."""
+    return next((short for short, folder in BUILT_IN.items() if name == str(folder)), name)
+
+
 def adapter(folder: Path) -> type[Base]:
     """The class that loads this folder. Raises ModelError for a pipeline of a kind that is not supported."""
     index = folder / "model_index.json"
@@ -73,6 +78,6 @@ def load(name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = 
     folder = resolve(name)
     kind = adapter(folder)
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, torch_dtype=dtype, use_safetensors=True, safety_checker=None, local_files_only=True
+        folder, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False, safety_checker=None, local_files_only=True
     )
     return kind(pipeline.to(device), name=name, digest=digest(folder))

@@ -88,7 +88,9 @@ def pictures(base: Base, prompts: Sequence[str]) -> Tensor:
 def run(count: int, sheet: Path | None, weights: Path | None, as_json: bool) -> int:
     """Print what was measured; returns the exit code."""
     pipeline_folder = weights / "pipeline" if weights else BUILT_IN["pocket"]
-    pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        pipeline_folder, dtype=torch.float32, low_cpu_mem_usage=False, safety_checker=None
+    )
     base = Base(pipeline, name="pocket")
     scorer = PocketScorer(classifier=weights / "classifier.safetensors" if weights else CLASSIFIER)
     found = measure(base, scorer, count)

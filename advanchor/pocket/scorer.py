@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advanchor.evaluation.exam import Answers, Exam, Question
+from advanchor.evaluation.exam import Answers, Exam, Question, UnknownConceptError
 from advanchor.pocket.classifier import HEADS, Classifier
 from advanchor.pocket.world import BACKGROUNDS, COLOURS, HINTS, MARK, OBJECTS, STYLES, people
 
@@ -65,10 +65,10 @@ class PocketScorer:
         self.model = Classifier.load(classifier).to(device)
 
     def exam(self, concept: str, num_prompts: int) -> Exam:
-        """Raises KeyError for a concept that the gallery does not know."""
+        """Raises UnknownConceptError for a concept that the gallery does not have."""
         attribute = "mark" if concept == MARK else next((a for a, values in HEADS.items() if concept in values), None)
         if attribute is None:
-            raise KeyError(f"the pocket gallery has no concept {concept!r}")
+            raise UnknownConceptError(f"the pocket gallery has no concept {concept!r}")
         value = "present" if attribute == "mark" else concept
         erased = concept_questions(attribute, value, num_prompts)
         if attribute != "mark":

@@ -17,7 +17,7 @@ from advanchor.artifacts import unpack
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
-from advanchor.evaluation.exam import Scorer
+from advanchor.evaluation.exam import Scorer, UnknownConceptError
 from advanchor.models.base import Base
 from advanchor.plan import Task, scores_key
 from advanchor.report.grids import grid, to_png
@@ -123,7 +123,7 @@ class Worker:
         """None where there is no scorer, or where it does not know the concept."""
         if self.evaluator is None:
             return None
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(UnknownConceptError):
             return self.evaluator.evaluate(task.concept.name, self.delta.on)
         return None
 

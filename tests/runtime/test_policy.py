@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advanchor.runtime.policy import (
@@ -18,6 +18,9 @@ from advanchor.runtime.policy import (
     TaskState,
     policy,
 )
+
+settings.register_profile("course", deadline=None, database=None)
+settings.load_profile("course")
 
 REASONS = st.sampled_from(["node died", "no result within 10 s", ""])
 BREAKS = st.builds(Broke, REASONS, st.booleans())

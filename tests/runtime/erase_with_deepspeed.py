@@ -1,0 +1,67 @@
+"""One process, one DeepSpeed engine for life; leaves what it found as files. test_engine.py starts it."""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed import TCPStore
+
+from advanchor import methods, models
+from advanchor.concepts import Concept
+from advanchor.delta import Delta
+from advanchor.diffusion import unet_output
+from advanchor.engine import Engine, TorchEngine
+from advanchor.methods.adv_anchor import Settings
+from advanchor.models.base import Base
+from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
+from advanchor.training import Context
+
+PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
+FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
+SETTINGS = Settings(
+    trained_weights="cross_attention", steps=3, anchor_steps=2, batch_size=2, num_latents=2, latent_steps=2, lr=1e-3,
+    anchor_lr=1e-2,
+)  # fmt: skip
+
+
+def erase(base: Base, engine: Engine, delta: Delta, concept: Concept) -> dict[str, Tensor]:
+    return methods.erase(Context(base, engine, delta, concept, seed=0), SETTINGS).delta
+
+
+@torch.no_grad()
+def output(base: Base, engine: Engine) -> Tensor:
+    noise = torch.randn(1, *base.latent_shape, generator=torch.Generator().manual_seed(0))
+    return unet_output(engine.module, noise, torch.tensor([400]), base.encode(["a star"]))
+
+
+def main(folder: str, stage: str, precision: str, work: str) -> None:
+    torch.set_num_threads(1)
+    base = models.load(folder)
+    delta = Delta(base.unet, SETTINGS.trained_weights)
+    parameters = delta.named_parameters()
+    plain = TorchEngine(base.unet, parameters)
+    found = {"plain": erase(base, plain, delta, FIRST)}
+    outputs = {"teacher of plain": output(base, plain)}
+
+    join_ranks(0, 1, TCPStore("127.0.0.1", 0, 1, is_master=True))
+    engine = DeepSpeedEngine(base.unet, parameters, stage=int(stage), precision=precision, offload="none")
+    found["first"] = erase(base, engine, delta, FIRST)
+    with delta.on():
+        outputs["student of first"] = output(base, engine)
+    found["between"] = erase(base, engine, delta, OTHER)
+    found["again"] = erase(base, engine, delta, FIRST)
+    outputs["teacher"] = output(base, engine)
+    engine.reset(SETTINGS.lr)
+    found["reset"] = engine.export()
+    engine.load(found["first"])
+    found["loaded"] = engine.export()
+    with delta.on():
+        outputs["student of loaded"] = output(base, engine)
+    for name, tensors in {**found, "outputs": outputs}.items():
+        save_file(tensors, Path(work) / name)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
