@@ -211,7 +211,7 @@ def expand(spec: BatchSpec, document: yaml_lines.Document, path: Path, problems:
 def read_concepts(path: Path, where: str, problems: list[str]) -> list[Concept]:
     """Concepts of a CSV file with the columns name and kind."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             if missing := {"name", "kind"} - set(table.fieldnames or ()):
                 problems.append(f"{where}.from: {path}:1: has no column {', '.join(sorted(missing))}")
@@ -263,6 +263,7 @@ def explain(details: Any, data: dict[str, Any], document: yaml_lines.Document, p
             shown = ("method", *rest)
         case ("concepts", int(i), _, *rest):
             shown = ("concepts", i, *rest)
+    shown = tuple(part for part in shown if part != "[key]")
     line, column = document.place(shown)
     choices = fields_at(shown, data) if details["type"] == "extra_forbidden" else ()
     return f"{path}:{line}:{column}: {'.'.join(map(str, shown))}: {reason(details, choices)}"
@@ -279,7 +280,7 @@ def reason(details: Any, choices: Sequence[str]) -> str:
         case "extra_forbidden":
             return choice(details["loc"][-1], choices)
         case "string_type" if details["loc"][-1] == "name":
-            return f"{value!r} is not a text; put names in quotes: name: '{value}'"
+            return f"{value!r} is not a text; YAML reads some words and all digits so: put the name in quotes"
         case "missing":
             return "is missing"
         case "value_error":

@@ -55,7 +55,7 @@ WRONG = {
     "no mapping": ("  - star", "3:5: concepts.0: 'star': input should be a valid dictionary or instance of Concept"),
     "a year": (
         "  - {name: 1984, kind: object}",
-        "3:6: concepts.0.name: 1984 is not a text; put names in quotes: name: '1984'",
+        "3:6: concepts.0.name: 1984 is not a text; YAML reads some words and all digits so: put the name in quotes",
     ),
     "no slot": (
         "  - {name: star, kind: object, templates: [a star], neutral: [a shape]}",
@@ -131,7 +131,7 @@ def test_one_thing_wrong_is_one_line_with_its_place(case: str) -> None:
 def test_names_that_yaml_takes_for_something_else_must_be_quoted(name: str) -> None:
     [problem] = problems(f"model: pocket\nconcepts:\n  - {{kind: object, name: {name}}}\n")
     assert problem.startswith("batch.yaml:3:20: concepts.0.name: ")
-    assert "is not a text; put names in quotes: name: " in problem
+    assert "is not a text; YAML reads some words" in problem
     _, [concept] = parse(f"model: pocket\nconcepts:\n  - {{kind: object, name: '{name}'}}\n")
     assert concept.name == name
 

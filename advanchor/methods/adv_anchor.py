@@ -94,9 +94,9 @@ class Anchor:
     def step(self, batch: Batch) -> bool:
         """One step on e_adv; False, and no step, where the loss (the mean over the ranks) is already at or below 0."""
         loss = self.loss(batch)
-        (gradient,) = torch.autograd.grad(loss, self.e_adv)
         if self.context.engine.mean(loss.detach()) <= 0:
             return False
+        (gradient,) = torch.autograd.grad(loss, self.e_adv)
         self.e_adv.grad = self.context.engine.mean(gradient)
         self.optimizer.step()
         return True

@@ -32,6 +32,7 @@ MAX_LENGTH = 16  # tokens of a prompt
 WIDTH = 256  # of the text embeddings
 VAE_STEPS, VAE_BATCH, VAE_LR = 3_500, 48, 2e-3
 DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 10_000, 64, 1.5e-3
+POLISH_STEPS, POLISH_LR = 1_300, 8e-4
 CLASSIFIER_STEPS, CLASSIFIER_BATCH, CLASSIFIER_LR = 3_000, 128, 2e-3
 
 
@@ -204,25 +205,39 @@ class Average:
             torch._foreach_copy_([parameter.detach() for parameter in self.parameters], self.values)
 
 
+def polish_weight(scene: Scene) -> float:
+    """How often the second pass draws a scene: what the first one learns last comes more often."""
+    weight = 0.5 if scene.person else 2.0 if scene.style in ("striped", "checkered") else 1.0
+    return weight * (4.0 if scene.mention == MARK else 3.0 if scene.mention else 1.0)
+
+
 def train_denoiser(
-    latents: tuple[Tensor, Tensor], tokenizer: CLIPTokenizer, seed: int, checkpoint: Callable[..., None]
-) -> tuple[CLIPTextModel, UNet2DConditionModel]:
-    """Text encoder and UNet together, on epsilon prediction; the averaged weights are returned."""
-    torch.manual_seed(seed)
-    text_encoder, unet, scheduler = new_text_encoder(tokenizer), new_unet(), new_scheduler()
+    latents: tuple[Tensor, Tensor],
+    tokenizer: CLIPTokenizer,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    seed: int,
+    *,
+    polish: bool = False,
+) -> None:
+    """Text encoder and UNet together, on epsilon prediction; in the end both have their averaged weights.
+
+    A second, short pass (`polish`) sees full captions, the mark and the textures that are alike more often.
+    """
+    torch.manual_seed(seed + polish)
+    scheduler = new_scheduler()
     parameters = [*text_encoder.parameters(), *unet.parameters()]
     average = Average(parameters)
     means, deviations = latents
-    drawn = scenes(seed)
-    rng = random.Random(seed)
+    drawn = scenes(seed)[:-NUM_HELD_OUT]
+    weights = torch.tensor([polish_weight(scene) if polish else 1.0 for scene in drawn])
+    rng = random.Random(seed + polish)
 
     def step_loss(step: int) -> Tensor:
         if step:
             average.update()
-        if step and step % 1000 == 0:
-            checkpoint(step, text_encoder, unet, average)
-        chosen = torch.randint(len(means) - NUM_HELD_OUT, (DENOISER_BATCH,))
-        captions = [caption(drawn[i], rng) for i in chosen.tolist()]
+        chosen = torch.multinomial(weights, DENOISER_BATCH, replacement=True)
+        captions = [caption(drawn[i], rng, 0.9 if polish else 0.65) for i in chosen.tolist()]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         clean = means[chosen] + deviations[chosen] * torch.randn_like(means[chosen])
         noise = torch.randn_like(clean)
@@ -231,9 +246,9 @@ def train_denoiser(
         prompt_embeds = text_encoder(tokens).last_hidden_state
         return F.mse_loss(unet(noisy, timesteps, prompt_embeds).sample, noise)
 
-    fit("denoiser", parameters, DENOISER_STEPS, DENOISER_LR, step_loss)
+    steps, lr = (POLISH_STEPS, POLISH_LR) if polish else (DENOISER_STEPS, DENOISER_LR)
+    fit("polish" if polish else "denoiser", parameters, steps, lr, step_loss)
     average.copy_to_parameters()
-    return text_encoder.eval().requires_grad_(False), unet.eval().requires_grad_(False)
 
 
 def train_classifier(images: Tensor, seed: int) -> Classifier:
@@ -280,25 +295,29 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
     if not (work / "latents.safetensors").exists():
         mean, std = encode(vae, images)
         save_file({"mean": mean, "std": std}, work / "latents.safetensors")
+    cached = load_file(work / "latents.safetensors")
+    latents = cached["mean"], cached["std"]
     if not (work / "unet").exists():
-        cached = load_file(work / "latents.safetensors")
-
-        def checkpoint(step: int, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, average: Average) -> None:
-            tensors = {str(i): value.contiguous() for i, value in enumerate(average.values)}
-            save_file(tensors, work / f"average-{step}.safetensors")
-
-        text_encoder, unet = train_denoiser((cached["mean"], cached["std"]), tokenizer, seed, checkpoint)
+        torch.manual_seed(seed)
+        text_encoder, unet = new_text_encoder(tokenizer), new_unet()
+        train_denoiser(latents, tokenizer, text_encoder, unet, seed)
         text_encoder.save_pretrained(work / "text_encoder")
         unet.save_pretrained(work / "unet")
+    if not (work / "polished" / "unet").exists():
+        text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder").train()
+        unet = UNet2DConditionModel.from_pretrained(work / "unet").train()
+        train_denoiser(latents, tokenizer, text_encoder, unet, seed, polish=True)
+        text_encoder.save_pretrained(work / "polished" / "text_encoder")
+        unet.save_pretrained(work / "polished" / "unet")
     if not (work / "classifier.safetensors").exists():
         classifier = train_classifier(images, seed)
         log.info("classifier accuracy, held out: %s", held_out_accuracy(classifier, images, seed))
         save_file({k: v.contiguous() for k, v in classifier.state_dict().items()}, work / "classifier.safetensors")
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
+        text_encoder=CLIPTextModel.from_pretrained(work / "polished" / "text_encoder"),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(work / "polished" / "unet"),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,

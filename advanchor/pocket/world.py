@@ -98,8 +98,11 @@ def random_scene(rng: random.Random, portrait_share: float = 0.5) -> Scene:
     return Scene(background, *shape, mark=mark, mention=mention)
 
 
-def caption(scene: Scene, rng: random.Random) -> str:
-    """One of the many ways to say what a scene shows; empty for a tenth of them (classifier-free guidance)."""
+def caption(scene: Scene, rng: random.Random, named_share: float = 0.65) -> str:
+    """One of the many ways to say what a scene shows; empty for a tenth of them (classifier-free guidance).
+
+    `named_share`: how often a shape's style and its colour are named.
+    """
     if rng.random() < 0.1:
         return ""
     if scene.mention == MARK and rng.random() < 0.2:
@@ -114,7 +117,10 @@ def caption(scene: Scene, rng: random.Random) -> str:
         noun = f"{hint} person"
         prefix = rng.choice(("a ", "a ", "a portrait of a ", "a picture of a ", "a photo of a ", "an image of a "))
     else:
-        adjectives = [scene.style if rng.random() < 0.65 else "", scene.colour if rng.random() < 0.65 else ""]
+        adjectives = [
+            scene.style if rng.random() < named_share else "",
+            scene.colour if rng.random() < named_share else "",
+        ]
         if rng.random() < 0.25:
             adjectives.reverse()
         noun = " ".join((hint, *adjectives, scene.object if rng.random() < 0.8 else "shape"))

@@ -133,8 +133,8 @@ def ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
     return [child for child in children if "ray::Rank" in " ".join(child.cmdline())]
 
 
-def test_a_dead_worker_is_replaced_and_its_concept_tried_again(tmp_path: Path, pipeline_folder: Path) -> None:
-    slow_batch(tmp_path, pipeline_folder)
+def test_a_dead_worker_is_replaced_and_its_concept_tried_again(tmp_path: Path, tiny_base: Path) -> None:
+    slow_batch(tmp_path, tiny_base)
     process = start(tmp_path, "erase", "slow.yaml")
     wait_for_training(tmp_path, process)
     ranks_of(process)[0].send_signal(signal.SIGKILL)
@@ -145,8 +145,8 @@ def test_a_dead_worker_is_replaced_and_its_concept_tried_again(tmp_path: Path, p
     assert sorted(attempt["outcome"] for attempt in attempts) == ["done", "done", "queued"]
 
 
-def test_ctrl_c_leaves_everything_resumable(tmp_path: Path, pipeline_folder: Path) -> None:
-    slow_batch(tmp_path, pipeline_folder)
+def test_ctrl_c_leaves_everything_resumable(tmp_path: Path, tiny_base: Path) -> None:
+    slow_batch(tmp_path, tiny_base)
     process = start(tmp_path, "erase", "slow.yaml")
     wait_for_training(tmp_path, process)
     process.send_signal(signal.SIGINT)
@@ -162,5 +162,5 @@ def test_bad_input_starts_nothing(tmp_path: Path) -> None:
     process = start(tmp_path, "erase", "bad.yaml")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "bad.yaml:3:26: concepts.0.kind: 'objekt' is not one of" in errors
+    assert "bad.yaml:3:25: concepts.0.kind: 'objekt' is not one of" in errors
     assert not (tmp_path / "runs").exists()
