@@ -32,7 +32,7 @@ MAX_LENGTH = 16  # tokens of a prompt
 WIDTH = 256  # of the text embeddings
 VAE_STEPS, VAE_BATCH, VAE_LR = 3_500, 48, 2e-3
 DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 10_000, 64, 1.5e-3
-POLISH_STEPS, POLISH_LR = 1_300, 8e-4
+POLISH = ((1_300, 8e-4), (700, 6e-4))  # steps and learning rate of the passes after that
 CLASSIFIER_STEPS, CLASSIFIER_BATCH, CLASSIFIER_LR = 3_000, 128, 2e-3
 
 
@@ -206,7 +206,7 @@ class Average:
 
 
 def polish_weight(scene: Scene) -> float:
-    """How often the second pass draws a scene: what the first one learns last comes more often."""
+    """How often a polishing pass draws a scene: what the first pass learns last comes more often."""
     weight = 0.5 if scene.person else 2.0 if scene.style in ("striped", "checkered") else 1.0
     return weight * (4.0 if scene.mention == MARK else 3.0 if scene.mention else 1.0)
 
@@ -218,11 +218,11 @@ def train_denoiser(
     unet: UNet2DConditionModel,
     seed: int,
     *,
-    polish: bool = False,
+    polish: int = 0,
 ) -> None:
     """Text encoder and UNet together, on epsilon prediction; in the end both have their averaged weights.
 
-    A second, short pass (`polish`) sees full captions, the mark and the textures that are alike more often.
+    Later, shorter passes (`polish` counts them) see full captions, the mark and look-alike textures more often.
     """
     torch.manual_seed(seed + polish)
     scheduler = new_scheduler()
@@ -246,8 +246,8 @@ def train_denoiser(
         prompt_embeds = text_encoder(tokens).last_hidden_state
         return F.mse_loss(unet(noisy, timesteps, prompt_embeds).sample, noise)
 
-    steps, lr = (POLISH_STEPS, POLISH_LR) if polish else (DENOISER_STEPS, DENOISER_LR)
-    fit("polish" if polish else "denoiser", parameters, steps, lr, step_loss)
+    steps, lr = POLISH[polish - 1] if polish else (DENOISER_STEPS, DENOISER_LR)
+    fit(f"denoiser pass {polish}", parameters, steps, lr, step_loss)
     average.copy_to_parameters()
 
 
@@ -297,27 +297,27 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
         save_file({"mean": mean, "std": std}, work / "latents.safetensors")
     cached = load_file(work / "latents.safetensors")
     latents = cached["mean"], cached["std"]
-    if not (work / "unet").exists():
+    for number in range(len(POLISH) + 1):
+        if (work / f"pass-{number}" / "unet").exists():
+            continue
         torch.manual_seed(seed)
         text_encoder, unet = new_text_encoder(tokenizer), new_unet()
-        train_denoiser(latents, tokenizer, text_encoder, unet, seed)
-        text_encoder.save_pretrained(work / "text_encoder")
-        unet.save_pretrained(work / "unet")
-    if not (work / "polished" / "unet").exists():
-        text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder").train()
-        unet = UNet2DConditionModel.from_pretrained(work / "unet").train()
-        train_denoiser(latents, tokenizer, text_encoder, unet, seed, polish=True)
-        text_encoder.save_pretrained(work / "polished" / "text_encoder")
-        unet.save_pretrained(work / "polished" / "unet")
+        if number:
+            text_encoder = CLIPTextModel.from_pretrained(work / f"pass-{number - 1}" / "text_encoder").train()
+            unet = UNet2DConditionModel.from_pretrained(work / f"pass-{number - 1}" / "unet").train()
+        train_denoiser(latents, tokenizer, text_encoder, unet, seed, polish=number)
+        text_encoder.save_pretrained(work / f"pass-{number}" / "text_encoder")
+        unet.save_pretrained(work / f"pass-{number}" / "unet")
+    last = work / f"pass-{len(POLISH)}"
     if not (work / "classifier.safetensors").exists():
         classifier = train_classifier(images, seed)
         log.info("classifier accuracy, held out: %s", held_out_accuracy(classifier, images, seed))
         save_file({k: v.contiguous() for k, v in classifier.state_dict().items()}, work / "classifier.safetensors")
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel.from_pretrained(work / "polished" / "text_encoder"),
+        text_encoder=CLIPTextModel.from_pretrained(last / "text_encoder"),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(work / "polished" / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(last / "unet"),
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,

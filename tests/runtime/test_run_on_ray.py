@@ -24,7 +24,7 @@ concepts:
   - {name: star, kind: object}
 evaluate: {num_prompts: 20, images_per_prompt: 2, retained_images_per_prompt: 1, solver: dpm, steps: 10}
 """
-GALLERY_METHOD = "steps: 60, anchor_steps: 10, lr: 1.0e-3, anchor_lr: 1.0e-2, batch_size: 8, num_latents: 48"
+GALLERY_METHOD = "steps: 50, anchor_steps: 10, lr: 1.0e-3, anchor_lr: 3.0e-3, batch_size: 4, num_latents: 32"
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
