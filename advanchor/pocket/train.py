@@ -324,5 +324,8 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(output / "pipeline", safe_serialization=True)
+    # transformers loads what this file says, diffusers float32: a plain from_pretrained would mix both.
+    configuration = output / "pipeline" / "text_encoder" / "config.json"
+    configuration.write_text(configuration.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(work / "classifier.safetensors").items()}
     save_file(half, output / "classifier.safetensors")
