@@ -32,7 +32,7 @@ MAX_LENGTH = 16  # tokens of a prompt
 WIDTH = 256  # of the text embeddings
 VAE_STEPS, VAE_BATCH, VAE_LR = 3_500, 48, 2e-3
 DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 10_000, 64, 1.5e-3
-POLISH = ((1_300, 8e-4), (700, 6e-4))  # steps and learning rate of the passes after that
+POLISH = ((1_300, 8e-4), (700, 6e-4), (1_500, 8e-4))  # steps and learning rate of the passes after that
 CLASSIFIER_STEPS, CLASSIFIER_BATCH, CLASSIFIER_LR = 3_000, 128, 2e-3
 
 
