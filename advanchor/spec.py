@@ -12,7 +12,6 @@ from advanchor import yaml_lines
 from advanchor.concepts import KINDS, PRESETS, Concept, KindName, default_prompts
 from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import METHODS, MethodSettings, adv_anchor
-from advanchor.training import TrainingSettings
 
 
 class BatchError(ValueError):
@@ -116,7 +115,7 @@ class BatchSpec(Section):
     resources: Resources = Field(default_factory=Resources)
     deepspeed: DeepSpeedSettings = Field(default_factory=DeepSpeedSettings)
 
-    def method_for(self, kind: str) -> TrainingSettings:
+    def method_for(self, kind: str) -> MethodSettings:
         """The method's settings for concepts of a kind. Raises ValidationError."""
         changed = self.method.model_dump() | self.method_by_kind.get(kind, {})  # type: ignore[call-overload]
         return type(self.method).model_validate(changed)

@@ -15,7 +15,7 @@ from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import TorchEngine
 from advanchor.models.base import Base
-from advanchor.pocket.train import new_scheduler
+from advanchor.pocket.parts import new_scheduler
 from advanchor.training import Context
 
 torch.set_num_threads(1)
