@@ -3,6 +3,7 @@
 Stages run one after another; each leaves its result in the work folder, and a stage whose result is there is skipped.
 """
 
+import json
 import logging
 import random
 import time
@@ -224,6 +225,19 @@ def held_out_accuracy(model: Classifier, images: Tensor, seed: int) -> dict[str,
     return accuracy
 
 
+def tidy(pipeline: Path) -> None:
+    """Configurations without the place they were made at, and with one precision for all.
+
+    transformers loads what the dtype says, diffusers float32: a plain from_pretrained would mix both.
+    """
+    for path in pipeline.glob("*/config.json"):
+        content = json.loads(path.read_text())
+        content.pop("_name_or_path", None)
+        if "dtype" in content:
+            content["dtype"] = "float32"
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def train(work: Path, output: Path, seed: int = 0) -> None:
     """Run every stage that has no result in `work` yet; write the pipeline and the classifier, in fp16, to `output`."""
     work.mkdir(parents=True, exist_ok=True)
@@ -267,8 +281,6 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(output / "pipeline", safe_serialization=True)
-    # transformers loads what this file says, diffusers float32: a plain from_pretrained would mix both.
-    configuration = output / "pipeline" / "text_encoder" / "config.json"
-    configuration.write_text(configuration.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    tidy(output / "pipeline")
     half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(work / "classifier.safetensors").items()}
     save_file(half, output / "classifier.safetensors")
