@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import advanchor
-from advanchor.cli import doctor, erase, generate, plan, pocket, report, results, status
+from advanchor.cli import cancel, doctor, erase, generate, logs, plan, pocket, report, results, status, submit
 
 app = typer.Typer(
     name="advanchor",
@@ -31,9 +31,14 @@ def main(
     pass
 
 
-app.command()(erase.erase)
 app.command()(plan.plan)
+app.command()(erase.erase)
+app.command()(submit.submit)
 app.command()(status.status)
+app.command()(logs.logs)
+app.command()(cancel.cancel)
+app.command()(erase.resume)
+app.command()(cancel.retry)
 app.command()(results.results)
 app.command()(report.report)
 app.command()(generate.generate)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 NO_GRADIENT_CLIPPING = 0.0
 
 
-def join_ranks(rank: int, world_size: int, store: dist.Store) -> None:
-    """Make this process rank `rank` of `world_size`; the store is one that all ranks reach."""
+def join_ranks(rank: int, world_size: int, store: dist.Store, device: str = "gpu") -> None:
+    """Make this process rank `rank` of `world_size`; the store is one that all ranks reach; device: "gpu" or "cpu"."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": "0"}
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if device == "gpu" and torch.cuda.is_available() else "gloo"
     if not torch.cuda.is_available():  # or the first init spends most of a minute compiling a kernel
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     dist.init_process_group(backend, rank=rank, world_size=world_size, store=store)

@@ -3,10 +3,11 @@
 import contextlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -22,6 +23,7 @@ from advanchor.models.base import Base
 from advanchor.plan import Task, scores_key
 from advanchor.report.grids import grid, to_png
 from advanchor.runtime.store import Store
+from advanchor.spec import BatchSpec
 from advanchor.training import Context, Report, ignore
 
 
@@ -30,12 +32,38 @@ class WorkerSettings:
     """All that a worker process needs to know of the run; plain data, sent once."""
 
     store_url: str
+    storage_patience_s: float
     model: str
     trained_weights: str
     evaluate: EvaluationSettings | None
     stage: int
     precision: str
     offload: str
+    device: str  # "gpu" or "cpu"
+    slots: int = 1  # concepts in a pack
+
+    @classmethod
+    def of(cls, spec: BatchSpec, tasks: Sequence[Task], on_gpu: bool) -> "WorkerSettings":
+        return cls(
+            store_url=Store(spec.output).url,
+            storage_patience_s=spec.resources.storage_patience_s,
+            model=spec.model,
+            trained_weights=tasks[0].method.trained_weights,
+            evaluate=spec.evaluate,
+            stage=spec.deepspeed.stage,
+            precision=spec.deepspeed.precision,
+            offload=spec.deepspeed.offload,
+            device="gpu" if on_gpu else "cpu",
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one task of a pack: a result, or why it can never have one."""
+
+    task: str
+    result: dict[str, Any] | None = None
+    refused: str = ""
 
 
 class Refusal(ValueError):
@@ -51,48 +79,45 @@ def scorer_for(base: Base) -> Scorer | None:
     return PocketScorer(base.device)
 
 
-def device_for_worker() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 MakeEngine = Callable[[nn.Module, dict[str, nn.Parameter]], Engine]
 
 
 class Worker:
     def __init__(self, settings: WorkerSettings, make_engine: MakeEngine = TorchEngine) -> None:
         self.settings = settings
-        self.store = Store(settings.store_url)
-        self.base = models.load(settings.model, device=device_for_worker())
+        self.store = Store(settings.store_url, settings.storage_patience_s)
+        on_gpu = settings.device == "gpu" and torch.cuda.is_available()  # a rehearsal's GPUs are only pretended
+        self.base = models.load(settings.model, device="cuda" if on_gpu else "cpu")
         self.delta = Delta(self.base.unet, settings.trained_weights)
         self.base_tensors = {k: v.detach().cpu().clone() for k, v in self.delta.base_tensors().items()}
         self.engine = make_engine(self.base.unet, self.delta.named_parameters())
         self.evaluator = None
         scorer = scorer_for(self.base)
         if settings.evaluate and scorer:
-            self.evaluator = Evaluator(self.base, scorer, settings.evaluate, self.engine.module)
+            self.evaluator = Evaluator(self.base, scorer, settings.evaluate, self.engine)
         self.scores_key = scores_key(settings.model, self.base.digest, settings.evaluate)
 
-    def erase(self, task: Task, report: Report = ignore) -> dict[str, Any]:
-        """Erase, evaluate, publish (rank 0); returns the result. Raises Refusal for a task with wrong input.
+    def erase(self, pack: Sequence[Task], report: Report = ignore) -> list[Outcome]:
+        """Erase, evaluate and publish (rank 0) the tasks of a pack; one outcome each.
 
-        A finished task whose scores come from another evaluation is evaluated again, not trained again.
+        What is published already is only read; where its scores come from another evaluation, it is evaluated again.
         """
+        return [self.erase_one(task, report) for task in pack]
+
+    def erase_one(self, task: Task, report: Report) -> Outcome:
         if task.base_digest != self.base.digest:
-            raise Refusal(f"the base {task.base!r} changed since the batch was planned; plan it again")
-        existing = self.store.result(task)
+            return Outcome(
+                task.id, refused=f"the base {task.base!r} changed since the batch was planned; plan it again"
+            )
+        existing = self.agreed(self.store.result(task))
         if existing and existing["scores_key"] == self.scores_key:
-            return existing
+            return Outcome(task.id, existing)
         started = time.time()
-        if existing:
-            result = {key: value for key, value in existing.items() if key != "files"}
-            files = {
-                f"{stem}.safetensors": self.store.read_file(task, stem)
-                for stem in ("delta", "anchor")
-                if stem in existing["files"]
-            }
-            self.engine.load(self.delta.checked(unpack(files["delta.safetensors"], task.folder)[0]))
-        else:
-            result, files = self.train(task, report)
+        try:
+            result, files = self.reload(task, existing) if existing else self.train(task, report)
+        except Refusal as error:
+            return Outcome(task.id, refused=str(error))
+        if not existing:
             result["seconds"] = {"erasing": round(time.time() - started, 2)}
         report("evaluation", 0, 1, 0.0)
         started = time.time()
@@ -105,7 +130,22 @@ class Worker:
         result["scores"] = evaluation.scores if evaluation else None
         result["scores_key"] = self.scores_key
         result["seconds"]["evaluating"] = round(time.time() - started, 2)
-        return self.store.publish(task, files, result) if self.engine.rank == 0 else result
+        return Outcome(task.id, self.store.publish(task, files, result) if self.engine.rank == 0 else result)
+
+    def agreed(self, existing: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What rank 0 has found, where all ranks must do the same: another driver may publish between two looks."""
+        found = self.engine.gather(torch.tensor([existing is not None], device=self.base.device))
+        return existing if found[0] else None
+
+    def reload(self, task: Task, existing: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """A finished task's result and files, its delta on the engine."""
+        files = {
+            f"{stem}.safetensors": self.store.read_file(task, stem)
+            for stem, entry in existing["files"].items()
+            if entry["name"].endswith(".safetensors")
+        }
+        self.engine.load(self.delta.checked(unpack(files["delta.safetensors"], task.folder)[0]))
+        return {key: value for key, value in existing.items() if key != "files"}, files
 
     def train(self, task: Task, report: Report) -> tuple[dict[str, Any], dict[str, bytes]]:
         """The result so far, and the files of the erasure."""
@@ -146,5 +186,6 @@ def provenance(worker: Worker) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if worker.base.device.type == "cuda" else platform.machine(),
         "host": platform.node(),
+        "memory_mb": psutil.Process().memory_info().rss // 2**20,
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
