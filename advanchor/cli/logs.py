@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from advanchor.cli import common
 
@@ -29,21 +27,16 @@ def logs(
     if as_json:
         print(json.dumps(records, indent=2))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("ended", "concept", "gang", "node", "s", "what", "then", "why"):
-        table.add_column(title, justify="right" if title in ("gang", "s") else "left", no_wrap=title != "why")
-    for record in records:
-        ended = time.strftime("%m-%d %H:%M:%S", time.localtime(record["ended_at"]))
-        seconds = f"{record['ended_at'] - record['started_at']:.0f}"
-        where = (str(record["gang"]), record["node"][:24], seconds)
-        cells = (ended, record["name"][:28], *where, record["event"].lower(), record["then"], record["reason"])
-        table.add_row(*map(Text, cells))
     console = Console()
-    console.print(table)
-    for record in records if names else ():
-        if record["details"]:
-            text = f"\n{record['name']}, gang {record['gang']}:\n{record['details']}"
-            console.print(text, markup=False, highlight=False)
+    for record in records:
+        ended = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record["ended_at"]))
+        took = f"{record['ended_at'] - record['started_at']:.0f} s"
+        line = f"{ended}  {record['name']}: {record['event'].lower()}, now {record['then']}"
+        line += f" ({took}, gang {record['gang']} on {record['node']})"
+        line += f": {record['reason']}" if record["reason"] else ""
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if names and record["details"]:
+            console.print(record["details"], style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def attempts(store: "Store", tasks: "list[Task]") -> list[dict[str, Any]]:

@@ -57,9 +57,10 @@ class DeepSpeedEngine:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.stage = stage
         self.parameters = parameters
+        self.engine: Any  # its own annotations name every optimizer there is
         self.engine, *_ = deepspeed.initialize(
             model=unet,
-            model_parameters=list(parameters.values()),
+            model_parameters=list(parameters.values()),  # type: ignore[arg-type] # any iterable
             optimizer=torch.optim.Adam(parameters.values()),
             config=configuration(stage, precision, offload),
         )

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import RayError
@@ -88,7 +88,8 @@ class Rank:
         self.stop.set()
 
 
-RankActor: Any = ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(Rank)
+actor: Any = ray.remote  # whose annotations know no concurrency groups
+RankActor = actor(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(Rank)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Gang:
         self.node = ""
         self.pack: Sequence[Task] = ()
         self.is_ready = self.is_placed = False
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         self.progress_ref: Any = None
         self.answer: Any = None  # rank 0's: its node, later the outcomes of a pack
 
@@ -155,7 +156,7 @@ class Gang:
             if not done:
                 return
             try:
-                self.progress = ray.get(self.progress_ref)
+                self.progress = cast(Progress, ray.get(self.progress_ref))
             except RayError:
                 return  # the rank died; its attempt's own ref will tell
         self.progress_ref = self.ranks[0].progress.remote()
