@@ -11,6 +11,7 @@ from torch import Tensor
 from advanchor.engine import Engine
 from advanchor.evaluation.exam import Answers, Question, Scorer, score
 from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
+from advanchor.evaluation.metrics import alignment, diversity, frechet_distance
 from advanchor.models.base import Base
 
 PREVIEW = 8  # pictures of each group that are kept to be looked at
@@ -98,10 +99,18 @@ class Evaluator:
         with student():
             after = {name: self.see(group, copies[name]) for name, group in groups.items()}
         expanded = exam.repeated(copies)
-        scores: dict[str, float | int | dict | None] = dict(score(expanded, {k: v.answers for k, v in after.items()}))
-        scores["base"] = score(expanded, {k: v.answers for k, v in before.items()})
-        moved = (after["retained"].features - before["retained"].features).norm(dim=1)
-        scores["degradation"] = moved.mean().item()
+        base, student = (
+            score(expanded, {name: seen.answers for name, seen in groups.items()})
+            | {
+                "alignment": alignment(expanded.retained, groups["retained"].answers),
+                "diversity": diversity(groups["retained"].features, copies["retained"]),
+            }
+            for groups in (before, after)
+        )
+        moved = after["retained"].features, before["retained"].features
+        scores: dict[str, float | int | dict | None] = {**student, "base": base}
+        scores["degradation"] = (moved[0] - moved[1]).norm(dim=1).mean().item()
+        scores["frechet"] = frechet_distance(*moved)
         scores["num_images"] = {name: len(seen.answers) for name, seen in after.items()}
         previews = {name: (before[name].preview, after[name].preview) for name in ("erased", "retained")}
         return Evaluation(scores, previews)
