@@ -15,11 +15,12 @@ import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
 
 NO_GRADIENT_CLIPPING = 0.0
 
 
-def join_ranks(rank: int, world_size: int, store: dist.Store) -> None:
+def join_ranks(rank: int, world_size: int, store: Store) -> None:
     """Make this process rank `rank` of `world_size`; the store is one that all ranks reach."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": "0"}
     backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -57,9 +58,10 @@ class DeepSpeedEngine:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.stage = stage
         self.parameters = parameters
+        self.engine: Any
         self.engine, *_ = deepspeed.initialize(
             model=unet,
-            model_parameters=list(parameters.values()),
+            model_parameters=list(parameters.values()),  # type: ignore[arg-type] # any iterable
             optimizer=torch.optim.Adam(parameters.values()),
             config=configuration(stage, precision, offload),
         )
@@ -72,15 +74,22 @@ class DeepSpeedEngine:
         return deepspeed.zero.GatheredParameters(list(self.parameters.values()), modifier_rank=0)
 
     def reset(self, lr: float) -> None:
-        self.load(None)
+        with torch.no_grad(), self.gathered():
+            for parameter in self.parameters.values():
+                parameter.zero_()
+        self.restart_optimizer()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
 
-    def load(self, delta: Mapping[str, Tensor] | None) -> None:
-        """Set the delta (None: to zero) in the working copy and in the float32 masters."""
+    def load(self, delta: Mapping[str, Tensor], slot: int = 0) -> None:
+        """Set a slot in the working copy and in the float32 masters."""
         with torch.no_grad(), self.gathered():
             for name, parameter in self.parameters.items():
-                parameter.zero_() if delta is None else parameter.copy_(delta[name])
+                parameter[slot].copy_(delta[name])
+        self.restart_optimizer()
+
+    def restart_optimizer(self) -> None:
+        """The masters become what the working copy is; moments and gradients are forgotten."""
         optimizer = self.engine.optimizer
         optimizer.zero_grad()
         optimizer.refresh_fp32_params()
@@ -108,7 +117,5 @@ class DeepSpeedEngine:
 
     def export(self) -> dict[str, Tensor]:
         """From the float32 masters, never from a bf16 working copy."""
-        return {
-            name: safe_get_full_fp32_param(parameter).detach().cpu().float().clone()
-            for name, parameter in self.parameters.items()
-        }
+        masters = {name: safe_get_full_fp32_param(parameter) for name, parameter in self.parameters.items()}
+        return {name: master.detach().cpu().float().clone() for name, master in masters.items() if master is not None}

@@ -18,6 +18,7 @@ from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
+from advanchor.latents import default_cache
 from advanchor.models.base import Base
 from advanchor.plan import Task, scores_key
 from advanchor.report.grids import grid, to_png
@@ -110,10 +111,10 @@ class Worker:
     def train(self, task: Task, report: Report) -> tuple[dict[str, Any], dict[str, bytes]]:
         """The result so far, and the files of the erasure."""
         try:
-            context = Context(self.base, self.engine, self.delta, task.concept, task.seed, report)
+            context = Context(self.base, self.engine, self.delta, [task.concept], [task.seed], report, default_cache())
         except ValueError as error:
             raise Refusal(str(error)) from error
-        erasure = methods.erase(context, task.method)
+        (erasure,) = methods.erase(context, task.method)
         metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
         delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
         files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
