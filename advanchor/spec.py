@@ -100,6 +100,12 @@ class Resources(Section):
         description="attempts at a time; auto: as many as the cluster holds, also when it grows; a number asks for so "
         "many, which makes an autoscaler add nodes",
     )
+    concepts_per_pack: int = Field(
+        default=1,
+        ge=1,
+        description="concepts of equal settings that share every batch, each with its own delta and anchor; what a pack "
+        "breaks with is tried again alone",
+    )
     cpus_per_rank: int = Field(default=1, ge=1, description="CPU cores of each process")
     max_attempts: int = Field(default=3, ge=1, description="tries of a task before it counts as failed")
     deadline_s: float = Field(default=3600, gt=0, description="seconds that one attempt may take, per concept in it")

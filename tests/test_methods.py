@@ -142,13 +142,15 @@ def drawn(context: Context, settings: TrainingSettings) -> Batch:
 
 def test_the_anchor_is_the_concept_outside_its_tokens(context: Context) -> None:
     anchor = Anchor(context, adv(anchor_init=1))
-    moved = (anchor.conditioning(torch.tensor([1, 0])).prompt_embeds != context.e_c.prompt_embeds[[1, 0]]).any(dim=-1)
+    moved = (anchor.conditioning(torch.tensor([[1, 0]])).prompt_embeds[0] != context.e_c.prompt_embeds[[1, 0]]).any(
+        dim=-1
+    )
     assert torch.equal(moved, context.positions[[1, 0]] >= 0)
 
 
 def test_the_anchor_may_also_move_what_follows_the_concept(context: Context) -> None:
     anchor = Anchor(context, adv(anchor_init=1, perturb_tokens="concept_and_later"))
-    shift = anchor.conditioning(torch.tensor([1])).prompt_embeds[0] - context.e_c.prompt_embeds[1]
+    shift = anchor.conditioning(torch.tensor([[1]])).prompt_embeds[0, 0] - context.e_c.prompt_embeds[1]
     first = int((context.positions[1] >= 0).float().argmax())
     assert not shift[:first].any()
     later = shift[context.positions[1].argmax() + 1 :]
@@ -171,37 +173,37 @@ def test_a_loss_of_zero_ends_the_search(base: Base, context: Context) -> None:
     """The neutral prompt is the concept's own prompt: eps0(e_c) - eps0(e_n) = 0, and so is adv2."""
     concept = Concept(name="star", kind="object", templates=("a {}",), neutral=("a star",))
     settings = adv(anchor_init=0.5)
-    same = Context(base, context.engine, context.delta, concept, seed=0)
+    same = Context(base, context.engine, context.delta, [concept], [0])
     batch, anchor = drawn(same, settings), Anchor(same, settings)
-    start = anchor.e_adv.detach().clone()
-    assert anchor.step(batch) is False
+    start = anchor.e_adv[0].detach().clone()
+    assert anchor.step(batch) == []
     anchor.search(batch)
-    assert torch.equal(anchor.e_adv, start)
+    assert torch.equal(anchor.e_adv[0], start)
 
 
 def test_a_negative_loss_ends_the_search(context: Context) -> None:
     """A negative weight turns the sign of the same product: what was above 0 is below it."""
     settings = adv()
     batch, anchor = drawn(context, settings), Anchor(context, settings)
-    start = anchor.e_adv.detach().clone()
-    anchor.weights = {"concept": -1.0}
+    start = anchor.e_adv[0].detach().clone()
+    anchor.weights = {"concept": -torch.ones(1)}
     assert anchor.loss(batch) < 0
-    assert anchor.step(batch) is False
-    assert torch.equal(anchor.e_adv, start)
+    assert anchor.step(batch) == []
+    assert torch.equal(anchor.e_adv[0], start)
 
 
 @pytest.mark.parametrize("loss", ["adv1", "adv2"])
 def test_attributes_add_their_weighted_products_and_halve_the_sum(base: Base, context: Context, loss: str) -> None:
-    concept = context.concept.model_copy(update={"attributes": {"red star": 0.5, "circle": 0.25}})
+    concept = context.concepts[0].model_copy(update={"attributes": {"red star": 0.5, "circle": 0.25}})
     settings = adv(loss=loss, anchor_init=1)
     batch = drawn(context, settings)
-    anchor = Anchor(Context(base, context.engine, context.delta, concept, seed=0), settings)
+    anchor = Anchor(Context(base, context.engine, context.delta, [concept], [0]), settings)
     e_attributes = [base.encode([t.format(name) for t in concept.templates]) for name in concept.attributes]
 
     def eps(conditioning: Any) -> Tensor:
-        return context.predict(batch, conditioning.rows(batch.templates))
+        return context.predict(batch, conditioning.rows(batch.templates))[0]
 
-    eps_a, eps_n = context.predict(batch, anchor.conditioning(batch.templates)), eps(context.e_n)
+    eps_n, (eps_a,) = eps(context.e_n), context.predict(batch, anchor.conditioning(batch.templates))
     directions = [eps(context.e_c), *map(eps, e_attributes)]
     products = [losses.adv1(eps_a, d) if loss == "adv1" else losses.adv2(eps_a, d, eps_n) for d in directions]
     expected = (products[0] + 0.5 * products[1] + 0.25 * products[2]) / 2

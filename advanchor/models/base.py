@@ -62,7 +62,7 @@ def shifted(embedding: nn.Module, shift: Tensor | None) -> Iterator[None]:
     if shift is None:
         yield
         return
-    handle = embedding.register_forward_hook(lambda module, arguments, output: output + shift.to(output.dtype))
+    handle = embedding.register_forward_hook(lambda _, __, output: output + shift.to(output.dtype))  # type: ignore[operator]
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from advanchor.plan import Task
+from advanchor.plan import Task, pack_size
 from advanchor.runtime.gang import Gang, TaskCancelled
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Cancelled, Event, Interrupted, Refused, Succeeded
@@ -39,8 +39,8 @@ class Run:
         self.ledger = Ledger(spec, tasks, store)
         self.status = self.ledger.status
         self.shape = gang_shape(spec.resources, ray.cluster_resources())
-        self.settings = WorkerSettings.of(spec, tasks, "GPU" in self.shape.bundle)
-        self.pack_size = self.settings.slots
+        self.pack_size = pack_size(spec)
+        self.settings = WorkerSettings.of(spec, tasks, on_gpu="GPU" in self.shape.bundle, slots=self.pack_size)
         self.gangs: list[Gang] = []
         self.gang_count = 0
         self.broken_starts = 0

@@ -5,7 +5,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from advanchor.plan import Task
+from advanchor.plan import Task, pack_size
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Event, Interrupted, Refused, Succeeded
 from advanchor.runtime.status import STATUS_FILE, RunStatus, View
@@ -22,10 +22,10 @@ def run_locally(spec: BatchSpec, tasks: Sequence[Task], store: Store, view: View
         ledger.open()
         if ledger.unfinished:
             status.state, status.gangs, status.wanted_gangs = "running", 1, 1
-            worker = Worker(WorkerSettings.of(spec, tasks, on_gpu=spec.resources.device != "cpu"))
-            while pack := ledger.next_pack(1):
-                for task in pack:
-                    attempt(worker, ledger, task, view)
+            slots = pack_size(spec)
+            worker = Worker(WorkerSettings.of(spec, tasks, on_gpu=spec.resources.device != "cpu", slots=slots))
+            while pack := ledger.next_pack(slots):
+                attempt(worker, ledger, pack, view)
                 store.write_json(STATUS_FILE, status.to_json())
         status.state = "finished"
     except KeyboardInterrupt:
@@ -38,27 +38,32 @@ def run_locally(spec: BatchSpec, tasks: Sequence[Task], store: Store, view: View
     return status
 
 
-def attempt(worker: Worker, ledger: Ledger, task: Task, view: View) -> None:
-    row, status = ledger.rows[task.id], ledger.status
-    where = Attempt(gang=1, node=platform.node(), started_at=time.time())
+def attempt(worker: Worker, ledger: Ledger, pack: Sequence[Task], view: View) -> None:
+    """One pack: what it breaks with is tried again alone."""
+    where, status = Attempt(gang=1, node=platform.node(), started_at=time.time()), ledger.status
+    rows = [ledger.rows[task.id] for task in pack]
 
     def report(phase: str, step: int, total: int, loss: float) -> None:
-        row.phase, row.step, row.total, row.loss = phase, step, total, loss
-        row.seconds, status.updated_at = time.time() - where.started_at, time.time()
+        status.updated_at = time.time()
+        for row in rows:
+            row.phase, row.step, row.total, row.loss = phase, step, total, loss
+            row.seconds = status.updated_at - where.started_at
         view(status)
 
-    ledger.started(task, where.gang)
-    result, details = None, ""
+    for task in pack:
+        ledger.started(task, where.gang)
     try:
-        (outcome,) = worker.erase([task], report)
-        result = outcome.result
-        event: Event = Succeeded() if result else Refused(outcome.refused)
+        for task, outcome in zip(pack, worker.erase(pack, report), strict=True):
+            event: Event = Succeeded() if outcome.result else Refused(outcome.refused)
+            ledger.ended(task, event, where, outcome.result)
     except StoreError:
         raise
     except KeyboardInterrupt:
-        ledger.ended(task, Interrupted(), where)
+        for task in pack:
+            ledger.ended(task, Interrupted(), where)
         raise
     except Exception as error:
-        event, details = Broke(f"{type(error).__name__}: {error}"), traceback.format_exc()
-    ledger.ended(task, event, where, result, details)
+        broke = Broke(f"{type(error).__name__}: {error}", packed=len(pack) > 1)
+        for task in pack:
+            ledger.ended(task, broke, where, details=traceback.format_exc())
     view(status)

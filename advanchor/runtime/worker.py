@@ -19,11 +19,13 @@ from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
+from advanchor.latents import default_cache
 from advanchor.models.base import Base
 from advanchor.plan import Task, scores_key
 from advanchor.report.grids import grid, to_png
 from advanchor.runtime.store import Store
 from advanchor.spec import BatchSpec
+from advanchor.text import PromptError, fill
 from advanchor.training import Context, Report, ignore
 
 
@@ -43,7 +45,7 @@ class WorkerSettings:
     slots: int = 1  # concepts in a pack
 
     @classmethod
-    def of(cls, spec: BatchSpec, tasks: Sequence[Task], on_gpu: bool) -> "WorkerSettings":
+    def of(cls, spec: BatchSpec, tasks: Sequence[Task], *, on_gpu: bool, slots: int) -> "WorkerSettings":
         return cls(
             store_url=Store(spec.output).url,
             storage_patience_s=spec.resources.storage_patience_s,
@@ -54,6 +56,7 @@ class WorkerSettings:
             precision=spec.deepspeed.precision,
             offload=spec.deepspeed.offload,
             device="gpu" if on_gpu else "cpu",
+            slots=slots,
         )
 
 
@@ -64,10 +67,6 @@ class Outcome:
     task: str
     result: dict[str, Any] | None = None
     refused: str = ""
-
-
-class Refusal(ValueError):
-    """A task that can never succeed, whoever tries: its input is wrong."""
 
 
 def scorer_for(base: Base) -> Scorer | None:
@@ -88,7 +87,7 @@ class Worker:
         self.store = Store(settings.store_url, settings.storage_patience_s)
         on_gpu = settings.device == "gpu" and torch.cuda.is_available()  # a rehearsal's GPUs are only pretended
         self.base = models.load(settings.model, device="cuda" if on_gpu else "cpu")
-        self.delta = Delta(self.base.unet, settings.trained_weights)
+        self.delta = Delta(self.base.unet, settings.trained_weights, settings.slots)
         self.base_tensors = {k: v.detach().cpu().clone() for k, v in self.delta.base_tensors().items()}
         self.engine = make_engine(self.base.unet, self.delta.named_parameters())
         self.evaluator = None
@@ -98,30 +97,43 @@ class Worker:
         self.scores_key = scores_key(settings.model, self.base.digest, settings.evaluate)
 
     def erase(self, pack: Sequence[Task], report: Report = ignore) -> list[Outcome]:
-        """Erase, evaluate and publish (rank 0) the tasks of a pack; one outcome each.
+        """Erase, evaluate and publish (rank 0) the tasks of a pack, which have equal settings; one outcome each.
 
         What is published already is only read; where its scores come from another evaluation, it is evaluated again.
         """
-        return [self.erase_one(task, report) for task in pack]
+        outcomes: dict[str, Outcome] = {}
+        fresh: list[Task] = []
+        for task in pack:
+            existing = self.agreed(self.store.result(task))
+            if existing is None and (objection := self.objection(task)):
+                outcomes[task.id] = Outcome(task.id, refused=objection)
+            elif existing is None:
+                fresh.append(task)
+            elif existing["scores_key"] == self.scores_key:
+                outcomes[task.id] = Outcome(task.id, existing)
+            else:
+                outcomes[task.id] = self.publish(task, 0, *self.reload(task, existing), report)
+        for slot, (result, files) in enumerate(self.train(fresh, report)):
+            outcomes[fresh[slot].id] = self.publish(fresh[slot], slot, result, files, report)
+        return [outcomes[task.id] for task in pack]
 
-    def erase_one(self, task: Task, report: Report) -> Outcome:
+    def objection(self, task: Task) -> str:
+        """Why a task can never succeed, whoever tries; empty if it can."""
         if task.base_digest != self.base.digest:
-            return Outcome(
-                task.id, refused=f"the base {task.base!r} changed since the batch was planned; plan it again"
-            )
-        existing = self.agreed(self.store.result(task))
-        if existing and existing["scores_key"] == self.scores_key:
-            return Outcome(task.id, existing)
-        started = time.time()
+            return f"the base {task.base!r} has changed since the batch was planned"
         try:
-            result, files = self.reload(task, existing) if existing else self.train(task, report)
-        except Refusal as error:
-            return Outcome(task.id, refused=str(error))
-        if not existing:
-            result["seconds"] = {"erasing": round(time.time() - started, 2)}
-        report("evaluation", 0, 1, 0.0)
+            self.base.concept_tokens([fill(template, task.concept.name) for template in task.concept.templates])
+        except PromptError as error:
+            return str(error)
+        return ""
+
+    def publish(
+        self, task: Task, slot: int, result: dict[str, Any], files: dict[str, bytes], report: Report
+    ) -> Outcome:
+        """Evaluate what a slot of the delta holds, and let rank 0 publish it all."""
+        report("evaluation", slot, max(self.settings.slots, 1), 0.0)
         started = time.time()
-        evaluation = self.evaluate(task)
+        evaluation = self.evaluate(task, slot)
         if evaluation:
             files |= {
                 f"{name}.png": to_png(grid([("base", a), ("erased", b)]))
@@ -147,29 +159,35 @@ class Worker:
         self.engine.load(self.delta.checked(unpack(files["delta.safetensors"], task.folder)[0]))
         return {key: value for key, value in existing.items() if key != "files"}, files
 
-    def train(self, task: Task, report: Report) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """The result so far, and the files of the erasure."""
-        try:
-            context = Context(self.base, self.engine, self.delta, task.concept, task.seed, report)
-        except ValueError as error:
-            raise Refusal(str(error)) from error
-        erasure = methods.erase(context, task.method)
-        metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
-        delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
-        files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
-        return {**metadata, "facts": erasure.facts, "provenance": provenance(self)}, files
+    def train(self, pack: Sequence[Task], report: Report) -> list[tuple[dict[str, Any], dict[str, bytes]]]:
+        """The results so far, and the files of the erasures; task k's delta is left in slot k."""
+        if not pack:
+            return []
+        started = time.time()
+        concepts, seeds = [task.concept for task in pack], [task.seed for task in pack]
+        context = Context(self.base, self.engine, self.delta, concepts, seeds, report, default_cache())
+        erasures = methods.erase(context, pack[0].method)
+        seconds = {"erasing": round((time.time() - started) / len(pack), 2)}
+        found = []
+        for task, erasure in zip(pack, erasures, strict=True):
+            metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
+            delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
+            files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
+            facts = {"facts": erasure.facts, "provenance": provenance(self, len(pack)), "seconds": dict(seconds)}
+            found.append((metadata | facts, files))
+        return found
 
-    def evaluate(self, task: Task) -> Evaluation | None:
+    def evaluate(self, task: Task, slot: int) -> Evaluation | None:
         """None where there is no scorer, or where it does not know the concept."""
         if self.evaluator is None:
             return None
         with contextlib.suppress(UnknownConceptError):
-            return self.evaluator.evaluate(task.concept.name, self.delta.on)
+            return self.evaluator.evaluate(task.concept.name, lambda: self.delta.on(slots=slot))
         return None
 
 
-def provenance(worker: Worker) -> dict[str, Any]:
-    """What the numbers came from and may depend on: versions, device, threads, ranks."""
+def provenance(worker: Worker, packed_with: int) -> dict[str, Any]:
+    """What the numbers came from and may depend on: versions, device, threads, ranks, companions."""
     import diffusers
     import transformers
 
@@ -183,6 +201,8 @@ def provenance(worker: Worker) -> dict[str, Any]:
         "stage": worker.settings.stage,
         "precision": worker.settings.precision,
         "ranks": worker.engine.world_size,
+        "slots": worker.settings.slots,
+        "packed": packed_with,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if worker.base.device.type == "cuda" else platform.machine(),
         "host": platform.node(),
