@@ -103,8 +103,8 @@ class Resources(Section):
     concepts_per_pack: int = Field(
         default=1,
         ge=1,
-        description="concepts of equal settings that share every batch, each with its own delta and anchor; the members "
-        "of a pack that breaks are tried again alone",
+        description="concepts of equal settings that share every batch, each with its own delta and anchor; if the "
+        "pack breaks, its members are tried again alone",
     )
     cpus_per_rank: int = Field(default=1, ge=1, description="CPU cores of each process")
     max_attempts: int = Field(default=3, ge=1, description="tries of a task before it counts as failed")
