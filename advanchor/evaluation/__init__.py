@@ -99,16 +99,16 @@ class Evaluator:
         with student():
             after = {name: self.see(group, copies[name]) for name, group in groups.items()}
         expanded = exam.repeated(copies)
-        base, student = (
-            score(expanded, {name: seen.answers for name, seen in groups.items()})
+        of_base, of_student = (
+            score(expanded, {name: seen.answers for name, seen in seen_in.items()})
             | {
-                "alignment": alignment(expanded.retained, groups["retained"].answers),
-                "diversity": diversity(groups["retained"].features, copies["retained"]),
+                "alignment": alignment(expanded.retained, seen_in["retained"].answers),
+                "diversity": diversity(seen_in["retained"].features, copies["retained"]),
             }
-            for groups in (before, after)
+            for seen_in in (before, after)
         )
         moved = after["retained"].features, before["retained"].features
-        scores: dict[str, float | int | dict | None] = {**student, "base": base}
+        scores: dict[str, float | int | dict | None] = {**of_student, "base": of_base}
         scores["degradation"] = (moved[0] - moved[1]).norm(dim=1).mean().item()
         scores["frechet"] = frechet_distance(*moved)
         scores["num_images"] = {name: len(seen.answers) for name, seen in after.items()}
