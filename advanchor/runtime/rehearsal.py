@@ -50,15 +50,19 @@ class RehearsalCluster:
         found = [rank for node in self.ray.worker_nodes for rank in ranks_on(node)]
         return sorted(found, key=lambda process: process.create_time())
 
+    def nodes(self) -> list:
+        """Those that offer resources, always in the same order."""
+        return sorted(self.ray.worker_nodes, key=lambda node: node.node_ip_address)
+
     def nodes_with_ranks(self) -> list:
-        return [node for node in sorted(self.ray.worker_nodes, key=lambda node: node.node_id) if ranks_on(node)]
+        return [node for node in self.nodes() if ranks_on(node)]
 
     def lose(self, node: object) -> None:
         """As if a machine's power went."""
         self.ray.remove_node(node, allow_graceful=False)
 
     def preempt(self, node: object, notice_s: float) -> None:
-        """As a cloud takes a spot machine back: with a notice."""
+        """As a cloud takes a spot machine back: a notice first, and then it is gone."""
         accepted, why = GcsClient(address=self.address).drain_node(
             node.node_id,  # type: ignore[attr-defined]
             DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
@@ -67,6 +71,8 @@ class RehearsalCluster:
         )
         if not accepted:
             raise RuntimeError(why)
+        time.sleep(notice_s)
+        self.lose(node)
 
     def imbalance(self) -> dict[str, tuple[float, float]]:
         """Resources that are not free though no run is on: name -> (available, in all). Needs a connected driver."""
