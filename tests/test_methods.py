@@ -13,7 +13,7 @@ from advanchor import api, losses, methods
 from advanchor.concepts import Concept
 from advanchor.diffusion import unet_output
 from advanchor.engine import derived_seed
-from advanchor.methods import METHODS, adv_anchor, esd, fixed_anchor
+from advanchor.methods import METHODS, adv_anchor, control, esd, fixed_anchor
 from advanchor.methods.adv_anchor import Anchor
 from advanchor.models.base import Base
 from advanchor.training import Batch, Context, Erasure, TrainingSettings
@@ -33,6 +33,7 @@ SETTINGS: dict[str, TrainingSettings] = {  # quick ones, a row for every method
     "adv_anchor": adv(),
     "fixed_anchor": fixed_anchor.Settings(**QUICK),
     "esd": esd.Settings(**QUICK, partial_steps=3),
+    "control": control.Settings(**QUICK, seconds=0.01),
 }
 LOSSES, STRATEGIES = ("adv1", "adv2"), ("alternating", "sequential", "cyclical")
 VARIANTS: dict[str, TrainingSettings] = {
@@ -75,7 +76,7 @@ def test_every_method_has_a_row_of_quick_settings() -> None:
     assert all(isinstance(METHODS[name].VERSION, int) for name in SETTINGS)
 
 
-@pytest.mark.parametrize("variant", [*SETTINGS, *VARIANTS])
+@pytest.mark.parametrize("variant", [name for name in (SETTINGS | VARIANTS) if name != "control"])
 def test_a_method_moves_the_delta_alone_and_repeats_itself(base: Base, concept: Concept, variant: str) -> None:
     settings = (SETTINGS | VARIANTS)[variant]
     before, said = weights(base), teacher_output(base, concept)
@@ -89,6 +90,12 @@ def test_a_method_moves_the_delta_alone_and_repeats_itself(base: Base, concept: 
     again, other = run(base, concept, settings), run(base, concept, settings, seed=1)
     assert equal(again.delta, erasure.delta) and again.facts == erasure.facts
     assert not equal(other.delta, erasure.delta)
+
+
+def test_the_control_leaves_a_delta_of_zero(base: Base, concept: Concept) -> None:
+    erasure = run(base, concept, SETTINGS["control"])
+    assert erasure.delta.keys() == expected_tensors(base, "cross_attention_kv").keys() and erasure.e_adv is None
+    assert not any(tensor.any() for tensor in erasure.delta.values())
 
 
 def expected_tensors(base: Base, trained_weights: str) -> dict[str, Tensor]:
