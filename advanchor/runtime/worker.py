@@ -13,11 +13,12 @@ from torch import nn
 import advanchor
 from advanchor import methods, models
 from advanchor.api import ErasedConcept, describe, packed
-from advanchor.artifacts import unpack
+from advanchor.artifacts import pack, unpack
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
+from advanchor.fusion.statistics import FUSABLE, statistics
 from advanchor.models.base import Base
 from advanchor.plan import Task, scores_key
 from advanchor.report.grids import grid, to_png
@@ -87,7 +88,7 @@ class Worker:
             result = {key: value for key, value in existing.items() if key != "files"}
             files = {
                 f"{stem}.safetensors": self.store.read_file(task, stem)
-                for stem in ("delta", "anchor")
+                for stem in ("delta", "anchor", "statistics")
                 if stem in existing["files"]
             }
             self.engine.load(self.delta.checked(unpack(files["delta.safetensors"], task.folder)[0]))
@@ -117,6 +118,8 @@ class Worker:
         metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
         delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
         files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
+        if erasure.trained_weights == FUSABLE:
+            files["statistics.safetensors"] = pack(statistics(erasure.delta, context.e_c.prompt_embeds), metadata)
         return {**metadata, "facts": erasure.facts, "provenance": provenance(self)}, files
 
     def evaluate(self, task: Task) -> Evaluation | None:
