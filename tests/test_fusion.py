@@ -171,9 +171,7 @@ def test_an_anchor_edit_is_uces_formula() -> None:
         accumulate(totals, anchor_statistics(*pair))
     system = sum(gram(e) for e, _ in pairs) + retained
     ridge_matrix = ridge * system.trace() / D * torch.eye(D)
-    left = w0.double() @ (
-        ridge_matrix + sum(token_embeds(e_a) @ token_embeds(e).T for e, e_a in pairs) + retained
-    )
+    left = w0.double() @ (ridge_matrix + sum(token_embeds(e_a) @ token_embeds(e).T for e, e_a in pairs) + retained)
     expected = left @ torch.linalg.inv(system + ridge_matrix) - w0
     found = anchor_edit(totals, retained, torch.zeros(D, 1), ridge, {"k": w0})["k"]
     torch.testing.assert_close(found.double(), expected.double(), atol=1e-5, rtol=1e-4)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import advanchor
-from advanchor.cli import doctor, erase, generate, plan, pocket, report, results, status
+from advanchor.cli import check, doctor, erase, fuse, generate, plan, pocket, report, results, status
 
 app = typer.Typer(
     name="advanchor",
@@ -36,6 +36,8 @@ app.command()(plan.plan)
 app.command()(status.status)
 app.command()(results.results)
 app.command()(report.report)
+app.command()(fuse.fuse)
+app.command()(check.check)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")

@@ -41,9 +41,7 @@ MEDIA = ("", "a photo of ", "a painting of ", "a drawing of ", "a portrait of ",
 
 def general_prompts(count: int, rng: random.Random) -> list[str]:
     """Everyday things in everyday places, for bases whose own captions are not at hand."""
-    return [
-        f"{rng.choice(MEDIA)}{rng.choice(THINGS)} {rng.choice(('', *PLACES))}".strip() for _ in range(count)
-    ]
+    return [f"{rng.choice(MEDIA)}{rng.choice(THINGS)} {rng.choice(('', *PLACES))}".strip() for _ in range(count)]
 
 
 RETAIN_PRESETS: dict[str, Callable[[int, random.Random], list[str]]] = {

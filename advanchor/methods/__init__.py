@@ -5,15 +5,18 @@ from typing import Annotated
 
 from pydantic import Field
 
-from advanchor.methods import adv_anchor, esd, fixed_anchor
+from advanchor.methods import adv_anchor, esd, fixed_anchor, uce
 from advanchor.training import Context, Erasure, TrainingSettings
 
 METHODS: dict[str, ModuleType] = {
     "adv_anchor": adv_anchor,
     "fixed_anchor": fixed_anchor,
     "esd": esd,
+    "uce": uce,
 }
-MethodSettings = Annotated[adv_anchor.Settings | fixed_anchor.Settings | esd.Settings, Field(discriminator="name")]
+MethodSettings = Annotated[
+    adv_anchor.Settings | fixed_anchor.Settings | esd.Settings | uce.Settings, Field(discriminator="name")
+]
 
 
 def erase(context: Context, settings: TrainingSettings) -> Erasure:
