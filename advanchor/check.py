@@ -1,4 +1,4 @@
-"""What is wrong with a list of concepts before anything is trained: doubles, aliases, and what is to be retained, too."""
+"""What is wrong with a list of concepts before anything is trained: doubles, aliases, and what is also retained."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -2,7 +2,7 @@
 
     fused.json   delta.safetensors   totals.safetensors   [pipeline/]   [repairs/]
 
-The folder appears as a whole or not at all. delta.safetensors is a delta like any task's, which `advanchor.apply` reads.
+The folder appears as a whole or not at all. delta.safetensors is a delta like any task's: `advanchor.apply` reads it.
 """
 
 import json

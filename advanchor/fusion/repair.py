@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from advanchor.fusion.statistics import statistics
-from advanchor.methods import METHODS
-from advanchor.training import Context, TrainingSettings
+from advanchor.methods import METHODS, MethodSettings
+from advanchor.training import Context
 
 
 def retuned(
-    context: Context, settings: TrainingSettings, fused: Mapping[str, Tensor], weight: float
+    context: Context, settings: MethodSettings, fused: Mapping[str, Tensor], weight: float
 ) -> dict[str, Tensor]:
     """The contribution that replaces a concept's old one: the same erasure, with the student started at `fused`.
 
@@ -19,6 +19,6 @@ def retuned(
     """
     context.engine.reset(settings.lr)
     context.engine.load(fused)
-    erasure = METHODS[settings.name].erase(context, settings)  # type: ignore[attr-defined]
+    erasure = METHODS[settings.name].erase(context, settings)
     contribution = statistics(erasure.delta, context.e_c.prompt_embeds)
     return {name: weight * tensor for name, tensor in contribution.items()}

@@ -2,8 +2,8 @@
 
     W = (lambda W0 + sum_i v_i c_i^T + sum_p W0 c_p c_p^T) (lambda I + sum_i c_i c_i^T + sum_p c_p c_p^T)^-1
 
-with v_i = W0 c_anchor_i. Closed form: no pictures, no steps, no seed. c_i are embeddings of the concept's last token and,
-if asked, of the tokens after it; c_anchor_i those of the neutral prompt, as many tokens before its end.
+with v_i = W0 c_anchor_i. Closed form: no pictures, no steps, no seed. c_i are embeddings of the concept's last token
+and, if asked, of the tokens after it; c_anchor_i those of the neutral prompt, as many tokens before its end.
 """
 
 from collections.abc import Mapping, Sequence
