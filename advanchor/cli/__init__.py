@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import advanchor
-from advanchor.cli import check, doctor, erase, fuse, generate, plan, pocket, report, results, status
+from advanchor.cli import bench, check, doctor, erase, fuse, generate, plan, pocket, report, results, status
 
 app = typer.Typer(
     name="advanchor",
@@ -41,3 +41,4 @@ app.command()(check.check)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")
+app.add_typer(bench.app, name="bench")

@@ -66,6 +66,7 @@ class Retain(BaseModel):
     presets: tuple[str, ...] = Field(default=(), description="vocabularies that prompts are sampled from")
     count: int = Field(default=2000, ge=1, description="prompts sampled from each preset")
     seed: int = Field(default=0, ge=0, description="decides the sampling")
+    exclude: tuple[str, ...] = Field(default=(), description="names that sampled prompts do not mention")
 
     @field_validator("presets")
     @classmethod
@@ -122,7 +123,7 @@ def conflicts(retain: Retain, erased: Iterable[Concept]) -> list[tuple[str, str]
 def weighted_prompts(retain: Retain, erased: Sequence[Concept]) -> dict[str, float]:
     """Prompt -> weight: the user's own, samples without any erased concept, and the concepts' neutral prompts."""
     found = {prompt: 1.0 for concept in erased for prompt in concept.neutral}
-    names = [concept.name for concept in erased]
+    names = [*(concept.name for concept in erased), *retain.exclude]
     for preset in retain.presets:
         sampled = RETAIN_PRESETS[preset](retain.count, random.Random(f"{preset} {retain.seed}"))
         unique = [prompt for prompt in dict.fromkeys(sampled) if words(prompt)]

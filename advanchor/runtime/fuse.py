@@ -1,6 +1,7 @@
 """Finished tasks of run directories, or an earlier fusion and changes to it, become one fusion."""
 
 import difflib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advanchor.artifacts import ArtifactError, sha256, unpack
+from advanchor.artifacts import ArtifactError, sha256, views
 from advanchor.fusion import solve
 from advanchor.fusion.artifact import Fusion, Member, is_fused, read_fused
 from advanchor.fusion.retain import Retain, conflicts, default_retain, encode_all, kept
@@ -33,6 +34,7 @@ READS = {  # which of a task's files each method reads, the first that is there
     "anchor_edit": ("anchor",),
     "task_arithmetic": ("delta",),
 }
+READERS = 2  # files read at a time: one alone cannot read and hash as fast as a disk delivers
 Progress = Callable[[int, int, str], None]  # done, of how many, concept
 
 
@@ -106,19 +108,19 @@ def read_member(member: Member) -> bytes:
 
 
 def read_ahead(members: Sequence[Member]) -> Iterator[tuple[Member, bytes]]:
-    """Members with their files; the next one is read and hashed while the caller works on this one."""
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(read_member, members[0]) if members else None
+    """Members with their files; the next ones are read and hashed while the caller works on this one."""
+    with ThreadPoolExecutor(READERS) as readers:
+        coming = deque(readers.submit(read_member, member) for member in members[:READERS])
         for i, member in enumerate(members):
-            assert upcoming is not None
-            data = upcoming.result()
-            upcoming = reader.submit(read_member, members[i + 1]) if i + 1 < len(members) else None
+            data = coming.popleft().result()
+            if i + READERS < len(members):
+                coming.append(readers.submit(read_member, members[i + READERS]))
             yield member, data
 
 
 def contribution(base: Base, member: Member, data: bytes, method: str) -> Mapping[str, Tensor]:
     """What a member adds to the totals."""
-    tensors, _ = unpack(data, member.path)
+    tensors = views(data, member.path)
     if method == "task_arithmetic" or "gram" in tensors:
         return tensors
     prompts = [fill(template, member.concept.name) for template in member.concept.templates]
@@ -184,10 +186,11 @@ def fuse(plan: FusionPlan, base: Base, progress: Progress = lambda done, total, 
     The plan's totals are changed in place. Raises FusionError and ArtifactError.
     """
     check_base(base, plan.members)
-    signs = [-1.0] * len(plan.leaving) + [1.0] * len(plan.coming)
-    for i, (member, data) in enumerate(read_ahead([*plan.leaving, *plan.coming])):
-        accumulate(plan.totals, contribution(base, member, data, plan.settings.method), signs[i])
-        progress(i + 1, len(signs), member.concept.name)
+    changes = [*plan.leaving, *plan.coming]
+    for i, (member, data) in enumerate(read_ahead(changes)):
+        sign = -1.0 if i < len(plan.leaving) else 1.0
+        accumulate(plan.totals, contribution(base, member, data, plan.settings.method), sign)
+        progress(i + 1, len(changes), member.concept.name)
     return solved(base, plan.settings, plan.retain, plan.members, plan.totals)
 
 

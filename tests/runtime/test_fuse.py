@@ -301,7 +301,7 @@ def test_mistakes_in_retain_yaml_have_their_place(run: Path, tmp_path: Path) -> 
     (tmp_path / "retain.yaml").write_text("presets: [generall]\ncuont: 3\n")
     done = command(run, "-o", tmp_path / "fused", "--retain", tmp_path / "retain.yaml")
     assert done.exit_code == 2 and "'generall' is not one of gallery/captions, general" in done.stderr
-    assert "retain.yaml:2:1: cuont: 'cuont' is not one of prompts, presets, count, seed" in done.stderr
+    assert "retain.yaml:2:1: cuont: 'cuont' is not one of prompts, presets, count, seed, exclude" in done.stderr
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
