@@ -23,11 +23,11 @@ class FusionSettings(BaseModel):
     retain_weight: float = Field(
         default=1.0, ge=0, description="gamma: weight of all retained prompts together relative to all concepts"
     )
-    ridge: float = Field(default=1e-3, gt=0, description="lambda, as a share of the mean eigenvalue of the Gram matrix")
+    ridge: float = Field(default=1e-5, gt=0, description="lambda, as a share of the mean eigenvalue of the Gram matrix")
     neighbours: int = Field(default=8, ge=0, description="retained prompts nearest to each concept that weigh more")
-    neighbour_weight: float = Field(default=4.0, ge=1, description="how many times as much they weigh")
+    neighbour_weight: float = Field(default=2.0, ge=1, description="how many times as much they weigh")
     empty: Literal["exact", "weight"] = Field(
-        default="weight", description="the empty prompt is kept exactly, or by a weight"
+        default="exact", description="the empty prompt is kept exactly, or by a weight"
     )
     empty_weight: float = Field(default=1.0, ge=0, description="that weight, relative to all concepts")
     scale: float = Field(default=1.0, gt=0, description="alpha, of task_arithmetic only")

@@ -43,21 +43,25 @@ class FusionError(ValueError):
 
 
 def finished(url: str, method: str) -> dict[str, Member]:
-    """The finished concepts of a run by name, those of its latest batch if it had several. Raises FusionError."""
+    """The finished concepts of a run by name, in its batch's order; of several batches the latest counts.
+
+    Raises FusionError.
+    """
     store = Store(url)
     results = store.results()
     if not results:
         raise FusionError(f"{url} is neither a run directory with finished tasks nor a fused model")
     status = store.read_json("status.json")
-    current = {entry["id"] for entry in status["tasks"]} if status else set()
+    current = {entry["id"]: i for i, entry in enumerate(status["tasks"])} if status else {}
     members: dict[str, Member] = {}
-    for result in sorted(results, key=lambda result: result["task"] in current):
+    for result in sorted(results, key=lambda result: current.get(result["task"], -1)):
         check_fusable(result, method, url)
         stem = next((stem for stem in READS[method] if stem in result["files"]), None)
         name = result["concept"]["name"]
         if stem is None:
             raise FusionError(f"{url}: {name!r} has no {READS[method][0]} file, which {method} needs")
         entry = result["files"][stem]
+        members.pop(name, None)
         members[name] = Member(
             concept=result["concept"],
             task=result["task"],
