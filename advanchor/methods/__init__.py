@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from advanchor.methods import adv_anchor, esd, fixed_anchor, uce
-from advanchor.training import Context, Erasure, TrainingSettings
+from advanchor.training import Context, Erasure
 
 METHODS: dict[str, ModuleType] = {
     "adv_anchor": adv_anchor,
@@ -19,7 +19,7 @@ MethodSettings = Annotated[
 ]
 
 
-def erase(context: Context, settings: TrainingSettings) -> Erasure:
+def erase(context: Context, settings: MethodSettings) -> Erasure:
     """Run the method that the settings belong to, on a fresh delta and optimizer."""
     context.engine.reset(settings.lr)
     return METHODS[settings.name].erase(context, settings)
