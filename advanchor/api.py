@@ -14,7 +14,7 @@ from advanchor.engine import TorchEngine
 from advanchor.latents import default_cache
 from advanchor.models import short_name
 from advanchor.models.base import Base
-from advanchor.training import Context, Erasure, Report, TrainingSettings, ignore
+from advanchor.training import Context, Erasure, Report, ignore
 
 
 @dataclass
@@ -43,7 +43,7 @@ def packed(erased: ErasedConcept) -> tuple[bytes, bytes | None]:
     return delta_file, None if e_adv is None else pack({"e_adv": e_adv}, erased.metadata)
 
 
-def describe(base: Base, concept: Concept, settings: TrainingSettings, seed: int) -> dict[str, Any]:
+def describe(base: Base, concept: Concept, settings: methods.MethodSettings, seed: int) -> dict[str, Any]:
     """The metadata that an erasure's files carry."""
     return {
         "base": base.name,
@@ -57,7 +57,7 @@ def describe(base: Base, concept: Concept, settings: TrainingSettings, seed: int
 def erase(
     pipeline: Any,
     concept: Concept,
-    method: TrainingSettings | None = None,
+    method: methods.MethodSettings | None = None,
     *,
     seed: int = 0,
     report: Report = ignore,

@@ -7,6 +7,7 @@ because safetensors writes several keys in random order.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,25 @@ def unpack(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     if found != FORMAT:
         raise ArtifactError(f"{source} has format {found}; this version reads format {FORMAT}")
     return tensors, metadata
+
+
+def views(data: bytes, source: str) -> dict[str, Tensor]:
+    """The tensors of a file in memory, without a copy, to be read only. Raises ArtifactError."""
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        return {name: view(data, start, entry) for name, entry in header.items() if name != "__metadata__"}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{source} is not a file of tensors: {error}") from error
+
+
+def view(data: bytes, start: int, entry: Mapping[str, Any]) -> Tensor:
+    dtype = {"F16": torch.float16, "F32": torch.float32, "F64": torch.float64}[entry["dtype"]]
+    first, last = entry["data_offsets"]
+    count = (last - first) // dtype.itemsize
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(data, dtype=dtype, count=count, offset=start + first).view(entry["shape"])
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from advanchor.engine import derived_seed
 from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import METHODS, MethodSettings
 from advanchor.spec import BatchError, BatchSpec
+from advanchor.training import TrainingSettings
 
 ID_LENGTH = 12
 SCORED_MODELS = ("pocket",)  # those that a scorer can look at
@@ -87,7 +88,8 @@ def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
     if len(trained) > 1:
         raise BatchError([f"method_by_kind: one run trains one set of weights, not {' and '.join(sorted(trained))}"])
     ranks = spec.resources.ranks
-    if uneven := sorted({task.method.batch_size for task in tasks if task.method.batch_size % ranks}):
+    sizes = {task.method.batch_size for task in tasks if isinstance(task.method, TrainingSettings)}
+    if uneven := sorted(size for size in sizes if size % ranks):
         raise BatchError([f"method.batch_size: {uneven[0]} does not divide by the {ranks} ranks of gpus_per_task"])
     return tasks
 

@@ -222,12 +222,13 @@ def fit(
         context.engine.step()
         context.report("student", step + 1, settings.steps, float(loss.detach().mean()))
     final = context.engine.mean(loss.detach()).tolist()
+    return erasures(context, settings.trained_weights, [{"student_loss": value} for value in final])
+
+
+def erasures(context: Context, trained_weights: str, facts: Sequence[dict[str, float]] = ()) -> list[Erasure]:
+    """What the engine now holds in each concept's slot, with what there is to say of each."""
     stacked = context.engine.export()
     return [
-        Erasure(
-            {name: tensor[slot].clone() for name, tensor in stacked.items()},
-            settings.trained_weights,
-            facts={"student_loss": final[slot]},
-        )
-        for slot in range(len(context.concepts))
+        Erasure({name: tensor[slot].clone() for name, tensor in stacked.items()}, trained_weights, facts=dict(own))
+        for slot, own in enumerate(facts or [{}] * len(context.concepts))
     ]

@@ -61,10 +61,14 @@ class Figures:
             f"kills             {sum(self.kills.values())}: {kills}",
             f"attempts          {sum(self.attempts.values())}: {attempts}",
             f"lost              {self.lost_s:.0f} s in attempts that did not end well",
-            f"wall time         {self.rough_s:.0f} s; undisturbed {self.calm_s:.0f} s; "
-            f"ratio {self.rough_s / self.calm_s:.2f}",
-            f"memory of a rank  {self.memory_mb['first']} MB after its first task, {self.memory_mb['last']} MB after "
-            f"its last of {self.memory_mb['tasks']}",
+            (
+                f"wall time         {self.rough_s:.0f} s; undisturbed {self.calm_s:.0f} s; "
+                f"ratio {self.rough_s / self.calm_s:.2f}"
+            ),
+            (
+                f"memory of a rank  {self.memory_mb['first']} MB after its first task, {self.memory_mb['last']} MB after "
+                f"its last of {self.memory_mb['tasks']}"
+            ),
             *(f"problem           {problem}" for problem in self.problems),
             "every task done once, every checksum right, every delta bit-identical, every resource free"
             if not self.problems

@@ -5,7 +5,22 @@ from typing import Annotated
 import typer
 
 import advanchor
-from advanchor.cli import bench, cancel, doctor, erase, generate, logs, plan, pocket, report, results, status, submit
+from advanchor.cli import (
+    bench,
+    cancel,
+    check,
+    doctor,
+    erase,
+    fuse,
+    generate,
+    logs,
+    plan,
+    pocket,
+    report,
+    results,
+    status,
+    submit,
+)
 
 app = typer.Typer(
     name="advanchor",
@@ -31,6 +46,7 @@ def main(
     pass
 
 
+app.command()(check.check)
 app.command()(plan.plan)
 app.command()(erase.erase)
 app.command()(submit.submit)
@@ -41,7 +57,8 @@ app.command()(erase.resume)
 app.command()(cancel.retry)
 app.command()(results.results)
 app.command()(report.report)
+app.command()(fuse.fuse)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
-app.add_typer(bench.app, name="bench")
 app.add_typer(pocket.app, name="pocket")
+app.add_typer(bench.app, name="bench")

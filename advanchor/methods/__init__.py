@@ -5,21 +5,23 @@ from typing import Annotated
 
 from pydantic import Field
 
-from advanchor.methods import adv_anchor, control, esd, fixed_anchor
-from advanchor.training import Context, Erasure, TrainingSettings
+from advanchor.methods import adv_anchor, control, esd, fixed_anchor, uce
+from advanchor.training import Context, Erasure
 
 METHODS: dict[str, ModuleType] = {
     "adv_anchor": adv_anchor,
     "fixed_anchor": fixed_anchor,
     "esd": esd,
+    "uce": uce,
     "control": control,
 }
 MethodSettings = Annotated[
-    adv_anchor.Settings | fixed_anchor.Settings | esd.Settings | control.Settings, Field(discriminator="name")
+    adv_anchor.Settings | fixed_anchor.Settings | esd.Settings | uce.Settings | control.Settings,
+    Field(discriminator="name"),
 ]
 
 
-def erase(context: Context, settings: TrainingSettings) -> list[Erasure]:
+def erase(context: Context, settings: MethodSettings) -> list[Erasure]:
     """Run the method that the settings belong to on the context's pack, with a fresh delta and optimizer.
 
     One Erasure per concept, in order. ValueError for several concepts of a method that takes one at a time.

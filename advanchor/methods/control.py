@@ -5,9 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from advanchor.training import Context, Erasure, TrainingSettings
+from advanchor.training import Context, Erasure, TrainingSettings, erasures
 
 VERSION = 1
+PACKABLE = True
 LOOK_S = 0.1  # how often a task that waits looks whether it is to stop
 
 
@@ -16,9 +17,9 @@ class Settings(TrainingSettings):
     seconds: float = Field(default=0.0, ge=0, description="how long it waits, as if there were something to learn")
 
 
-def erase(context: Context, settings: Settings) -> Erasure:
+def erase(context: Context, settings: Settings) -> list[Erasure]:
     end = time.monotonic() + settings.seconds
     while (left := end - time.monotonic()) > 0:
         context.report("waiting", 0, 1, 0.0)
         time.sleep(min(left, LOOK_S))
-    return Erasure(context.engine.export(), settings.trained_weights)
+    return erasures(context, settings.trained_weights)

@@ -28,7 +28,9 @@ class RehearsalCluster:
     def __init__(self, nodes: int, *, cpus: int = 1, gpus: int = 0, dashboard_port: int | None = None) -> None:
         self.offers = resources(cpus, gpus)
         board = {"include_dashboard": dashboard_port is not None, "dashboard_port": dashboard_port}
-        self.ray = Cluster(initialize_head=True, head_node_args={**NODE, **board, **resources(0, 0), "node_ip_address": HEAD_IP})
+        self.ray = Cluster(
+            initialize_head=True, head_node_args={**NODE, **board, **resources(0, 0), "node_ip_address": HEAD_IP}
+        )
         self.num_nodes, self.num_added = nodes, 0
         self.mend()
 

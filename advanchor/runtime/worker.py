@@ -14,11 +14,13 @@ from torch import nn
 import advanchor
 from advanchor import methods, models
 from advanchor.api import ErasedConcept, describe, packed
+from advanchor.artifacts import pack as pack_file
 from advanchor.artifacts import unpack
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
+from advanchor.fusion.statistics import FUSABLE, statistics
 from advanchor.latents import default_cache
 from advanchor.models.base import Base
 from advanchor.plan import Task, scores_key
@@ -169,10 +171,13 @@ class Worker:
         erasures = methods.erase(context, pack[0].method)
         seconds = {"erasing": round((time.time() - started) / len(pack), 2)}
         found = []
-        for task, erasure in zip(pack, erasures, strict=True):
+        for task, erasure, rows in zip(pack, erasures, context.spans, strict=True):
             metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
             delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
             files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
+            if erasure.trained_weights == FUSABLE:
+                contribution = statistics(erasure.delta, context.e_c.prompt_embeds[rows])
+                files["statistics.safetensors"] = pack_file(contribution, metadata)
             facts = {"facts": erasure.facts, "provenance": provenance(self, len(pack)), "seconds": dict(seconds)}
             found.append((metadata | facts, files))
         return found

@@ -1,0 +1,144 @@
+"""Fusing on the pocket gallery: how much is gone and how much is left, by method and number of erased concepts.
+
+Half of the retained names are hidden from every method; ACC_s counts those only. ACC_e, ACC_s and H_o are MACE's
+(Lu et al. 2024): H_o = 2 / ( 1 / (1 - ACC_e) + 1 / ACC_s ).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advanchor import models
+from advanchor.concepts import Concept
+from advanchor.evaluation import Evaluator
+from advanchor.evaluation.exam import Question, hits, recognised, share
+from advanchor.fusion.gate import exams_of, retained_questions
+from advanchor.fusion.retain import Retain, kept
+from advanchor.fusion.solve import FusionSettings
+from advanchor.methods import uce
+from advanchor.models.base import Base
+from advanchor.pocket.scorer import PocketScorer, person_question
+from advanchor.pocket.world import people
+from advanchor.runtime.accept import Examination, applied
+from advanchor.runtime.fuse import base_tensors, finished, fuse, plan_fusion
+
+Edit = Callable[[Base, str, Sequence[Concept], Retain], Mapping[str, Tensor]]
+
+
+def by_fusion(method: str, scale: float | None = None) -> Edit:
+    """One of the product's own ways; scale: of task_arithmetic, divided by the square root of how many there are."""
+
+    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> Mapping[str, Tensor]:
+        changes: dict[str, Any] = {"method": method}
+        if scale is not None:
+            changes["scale"] = scale / len(concepts) ** 0.5
+        return fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base).delta
+
+    return edit
+
+
+def by_uce(tokens: str) -> Edit:
+    """One joint edit that preserves the same prompts as the others retain."""
+
+    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> Mapping[str, Tensor]:
+        prompts = kept(base, retain, concepts, FusionSettings()).weights
+        settings = uce.Settings(tokens=tokens, preserve=tuple(prompts))  # type: ignore[arg-type]
+        return uce.joint_edit(base, concepts, settings, base_tensors(base, None))
+
+    return edit
+
+
+EDITS: dict[str, Edit] = {
+    "closed_form": by_fusion("closed_form"),
+    "anchor_edit": by_fusion("anchor_edit"),
+    "task_arithmetic": by_fusion("task_arithmetic", 1.0),
+    "joint UCE": by_uce("last"),
+    "joint UCE, later tokens": by_uce("last_and_later"),
+}
+
+
+def harmonic(acc_e: float, acc_s: float) -> float:
+    """H_o = 2 / ( 1 / (1 - ACC_e) + 1 / ACC_s ), 0 where a term is infinite."""
+    return 0.0 if acc_e >= 1 or acc_s <= 0 else 2 / (1 / (1 - acc_e) + 1 / acc_s)
+
+
+def hidden_names(erased: Sequence[str]) -> list[str]:
+    """Every second of the names that are never erased in this run."""
+    return [person.name for person in people() if person.name not in erased][1::2]
+
+
+class Bench:
+    def __init__(self, run: str, settings: Examination) -> None:
+        self.run = run
+        self.concepts = [member.concept for member in finished(run, "closed_form").values()]
+        self.base = models.load("pocket")
+        self.evaluator = Evaluator(self.base, PocketScorer(), settings)
+        self.hidden = hidden_names([concept.name for concept in self.concepts])
+        self.retain = Retain(presets=("gallery/captions",), exclude=tuple(self.hidden))
+
+    def accuracies(self, concepts: Sequence[Concept]) -> dict[str, float | None]:
+        """Of the model as it now is: ACC_e by kind and in all, ACC_s over hidden names, objects, styles and colours."""
+        settings = self.evaluator.settings
+        exams = {name: exam for name, exam in exams_of(self.evaluator, concepts).items() if exam}
+        left = {}
+        for name, exam in exams.items():
+            left[name] = recognised(exam, self.evaluator.see(exam.erased, settings.images_per_prompt).answers)
+        found: dict[str, float | None] = {"acc_e": sum(left.values()) / len(left)}
+        for kind in dict.fromkeys(concept.kind for concept in concepts):
+            values = [left[concept.name] for concept in concepts if concept.kind == kind and concept.name in left]
+            found[f"acc_e {kind}"] = sum(values) / len(values) if values else None
+        questions = [q for q in retained_questions(list(exams.values())) if "identity" not in q.expected]
+        questions += [person_question(i, name) for i, name in enumerate(self.hidden)]
+        copies = settings.retained_images_per_prompt
+        answers = self.evaluator.see(questions, copies).answers
+        asked: list[Question] = [question for question in questions for _ in range(copies)]
+        found["acc_s"] = share(hits(asked, answers, only="identity"))
+        return found | {a: share(hits(shapes(asked), shapes(asked, answers), only=a)) for a in ("object", "style")}
+
+    def rows(self, counts: Sequence[int], edits: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """A row per count and method, the base's own first."""
+        for count in counts:
+            concepts = self.concepts[:count]
+            base = self.accuracies(concepts)
+            yield {"erased": count, "method": "base", **base}
+            for name in edits:
+                delta = EDITS[name](self.base, self.run, concepts, self.retain)
+                with applied(self.base.unet, delta):
+                    found = self.accuracies(concepts)
+                h_o = harmonic(found["acc_e"] or 0.0, found["acc_s"] or 0.0)
+                yield {"erased": count, "method": name, **found, "h_o": h_o}
+
+
+def shapes(questions: Sequence[Question], values: Sequence[Any] | None = None) -> list[Any]:
+    """The questions about shapes, or what belongs to them in a list of as many values."""
+    chosen = values if values is not None else questions
+    return [value for question, value in zip(questions, chosen, strict=True) if "style" in question.expected]
+
+
+COLUMNS = {
+    "erased": "erased", "method": "method", "acc_e": "ACC_e", "acc_s": "ACC_s", "h_o": "H_o", "object": "objects",
+    "style": "styles",
+}  # fmt: skip
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown; accuracies in percent, H_o as a number."""
+    kinds = list(dict.fromkeys(key for row in rows for key in row if key.startswith("acc_e ")))
+    columns = COLUMNS | ({kind: kind.replace("acc_e", "ACC_e") for kind in kinds} if len(kinds) > 1 else {})
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cell(key, row.get(key)) for key in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def cell(key: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}" if key == "h_o" else f"{100 * value:.1f}"
+    return "–" if value is None else str(value)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    return folder / name

@@ -1,0 +1,124 @@
+"""Fusing at Stable Diffusion 1.4's sizes: time, memory and the disk's rate, with random numbers of the right shapes."""
+
+import os
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advanchor.artifacts import pack, sha256, views
+from advanchor.concepts import Concept
+from advanchor.fusion import solve
+from advanchor.fusion.artifact import Member
+from advanchor.fusion.statistics import GRAM, accumulate, anchor_statistics, gram
+from advanchor.runtime.fuse import read_ahead
+
+D, LENGTH, TEMPLATES = 768, 77, 2
+BLOCKS = {320: 5, 640: 5, 1280: 6}  # width of an attention layer -> how many of them; each has to_k and to_v
+CHUNK = 16 * 1024 * 1024  # bytes per read of the plain reading that fusing is compared with
+RIDGE = solve.FusionSettings().ridge
+
+
+def projections() -> dict[str, tuple[int, int]]:
+    """Shapes (d_out, D) of all 32 projections."""
+    widths = [width for width, count in BLOCKS.items() for _ in range(count)]
+    return {f"{i}.attn2.{leaf}.weight": (width, D) for i, width in enumerate(widths) for leaf in ("to_k", "to_v")}
+
+
+def random_embeds(generator: torch.Generator) -> Tensor:
+    return torch.randn(TEMPLATES, LENGTH, D, generator=generator)
+
+
+def write_statistics(folder: Path, count: int) -> list[Member]:
+    """Statistics files of `count` random concepts, as members of a fusion; what is there already is used again."""
+    members = []
+    for i in range(count):
+        path = folder / f"statistics-{i}.safetensors"
+        if not path.is_file():
+            generator = torch.Generator().manual_seed(i)
+            tensors = {name: torch.randn(shape, generator=generator) for name, shape in projections().items()}
+            path.write_bytes(pack(tensors | {GRAM: gram(random_embeds(generator)).float()}, {"number": i}))
+        concept = Concept(name=f"concept {i}", kind="object")
+        digest = sha256(path.read_bytes())
+        facts = {"task": str(i), "method": {}, "base": "random", "base_digest": ""}
+        members.append(Member(concept=concept, run=str(folder), path=path.name, sha256=digest, **facts))
+    return members
+
+
+def evict(members: Sequence[Member]) -> None:
+    """Drop the files from the page cache, so that they are read from the disk."""
+    for member in members:
+        with (Path(member.run) / member.path).open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def disk_rate(members: Sequence[Member]) -> float:
+    """Bytes per second of plain sequential reading."""
+    evict(members)
+    buffer, total, started = bytearray(CHUNK), 0, time.perf_counter()
+    for member in members:
+        with (Path(member.run) / member.path).open("rb", buffering=0) as file:
+            while read := file.readinto(buffer):
+                total += read
+    return total / (time.perf_counter() - started)
+
+
+def constraints(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The Gram matrix of 500 random retained prompts, and a first position."""
+    retained = sum((gram(random_embeds(generator)) for _ in range(250)), torch.zeros(D, D, dtype=torch.float64))
+    return retained, torch.randn(D, 1, generator=generator)
+
+
+def closed_form(members: Sequence[Member], count: int) -> dict[str, Any]:
+    """Fuse `count` concepts from files that are read from the disk every time, `members` over and over."""
+    totals: dict[str, Tensor] = {}
+    retained, first = constraints(torch.Generator().manual_seed(1))
+    done = total = 0
+    started = time.perf_counter()
+    while done < count:
+        part = members[: count - done]
+        evict(part)
+        for member, data in read_ahead(part):
+            accumulate(totals, views(data, member.path))
+            total += len(data)
+        done += len(part)
+    summing = time.perf_counter() - started
+    solve.closed_form(totals, retained, first, RIDGE)
+    seconds = time.perf_counter() - started
+    return {"method": "closed_form", "concepts": count, "seconds": seconds, "solving_s": seconds - summing} | {
+        "bytes_per_s": total / summing
+    }
+
+
+def anchor_edit(count: int) -> dict[str, Any]:
+    """Edit towards `count` anchors whose embeddings are at hand (encoding the prompts is the text encoder's time)."""
+    generator = torch.Generator().manual_seed(2)
+    base = {name: torch.randn(shape, generator=generator) for name, shape in projections().items()}
+    pairs = [(random_embeds(generator), random_embeds(generator)) for _ in range(8)]
+    retained, first = constraints(generator)
+    totals: dict[str, Tensor] = {}
+    started = time.perf_counter()
+    for i in range(count):
+        accumulate(totals, anchor_statistics(*pairs[i % len(pairs)]))
+    solve.anchor_edit(totals, retained, first, RIDGE, base)
+    return {"method": "anchor_edit", "concepts": count, "seconds": time.perf_counter() - started}
+
+
+def run(folder: Path, files: int, counts: Sequence[int]) -> dict[str, Any]:
+    """Both methods at all counts; `files` statistics of 79 MB each are written to `folder` first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    members = write_statistics(folder, files)
+    rates = [disk_rate(members)]
+    rows = [closed_form(members, count) for count in counts]
+    rates.append(disk_rate(members))
+    rows += [anchor_edit(count) for count in counts]
+    for row in rows:
+        if "bytes_per_s" in row:
+            row["share_of_disk"] = row["bytes_per_s"] / (sum(rates) / 2)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"threads": torch.get_num_threads(), "disk_bytes_per_s": rates, "peak_memory_bytes": peak, "rows": rows}

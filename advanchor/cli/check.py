@@ -1,0 +1,57 @@
+"""advanchor check: is this list of concepts sound?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advanchor.cli import common
+
+
+def check(
+    concepts: Annotated[
+        Path,
+        typer.Argument(help="A batch, a YAML file with only concepts, or a CSV file of them.", show_default=False),
+    ],
+    retain: Annotated[
+        Path | None, typer.Option(help="retain.yaml: prompts that are to keep their meaning.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="Base model, where the file names none.")] = "pocket",
+    names_only: Annotated[
+        bool, typer.Option("--names-only", help="Compare names, without the model's text encoder.")
+    ] = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Find doubles, aliases and near-duplicates, and concepts that are also retained. Exit code 1 if there are any."""
+    common.quiet()
+    from advanchor import models
+    from advanchor.check import check as find
+    from advanchor.fusion.retain import read_retain
+
+    with common.user_errors():
+        spec, listed = read_concepts_of(concepts, model)
+        told = read_retain(retain) if retain else None
+        findings = find(listed, told, None if names_only else models.load(spec.model))
+    if as_json:
+        print(json.dumps([finding.to_json() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.kind}: {finding.message}")
+        print(f"{len(listed)} concepts, {len(findings)} findings")
+    raise typer.Exit(common.SOME_FAILED if findings else common.OK)
+
+
+def read_concepts_of(path: Path, model: str):  # noqa: ANN201  (the types are torch's side of the house)
+    """The batch and its concepts. Raises BatchError."""
+    from advanchor import yaml_lines
+    from advanchor.spec import parse_batch, read_batch
+
+    if path.suffix == ".csv":
+        return parse_batch(f"model: {json.dumps(model)}\nconcepts: [{{from: {json.dumps(path.name)}}}]\n", path)
+    try:
+        data = yaml_lines.parse(path.read_text()).data
+    except (OSError, UnicodeDecodeError, yaml_lines.YamlError):
+        data = {}  # read_batch says what is wrong, and where
+    missing = isinstance(data, dict) and "model" not in data
+    return read_batch(path, [f"model={json.dumps(model)}"] if missing else [])

@@ -1,0 +1,131 @@
+"""A fusion on disk: one folder with the delta, the float64 totals that later changes start from, and fused.json.
+
+    fused.json   delta.safetensors   totals.safetensors   [pipeline/]   [repairs/]
+
+The folder appears as a whole or not at all. delta.safetensors is a delta like any task's: `advanchor.apply` reads it.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from advanchor.artifacts import ArtifactError, pack, pack_delta, sha256, unpack
+from advanchor.concepts import Concept
+from advanchor.fusion.retain import Retain
+from advanchor.fusion.solve import FusionSettings
+
+FUSED = "fused.json"
+DELTA, TOTALS, PIPELINE, REPAIRS = "delta.safetensors", "totals.safetensors", "pipeline", "repairs"
+
+
+class Member(BaseModel):
+    """One erased concept of a fusion, and the file that its contribution was read from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    concept: Concept
+    task: str
+    method: dict[str, Any]
+    base: str
+    base_digest: str
+    run: str  # URL of the run directory, or the fused folder that a repair belongs to
+    path: str  # of the file in it
+    sha256: str
+    ua: float | None = None  # of the erasure on its own
+
+
+@dataclass
+class Fusion:
+    """One model out of many erasures."""
+
+    base: str
+    base_digest: str
+    settings: FusionSettings
+    retain: Retain
+    members: dict[str, Member]  # by the concept's name
+    totals: dict[str, Tensor]  # float64
+    delta: dict[str, Tensor]  # float32
+    base_tensors: dict[str, Tensor]  # W0 by the delta's names
+    facts: dict[str, Any] = field(default_factory=dict)
+    verdict: dict[str, Any] | None = None
+
+    def files(self) -> dict[str, bytes]:
+        metadata = {"base": self.base, "base_digest": self.base_digest, "fused": sorted(self.members)}
+        return {DELTA: pack_delta(self.delta, self.base_tensors, metadata), TOTALS: pack(self.totals, metadata)}
+
+    def to_json(self, files: Mapping[str, bytes]) -> dict[str, Any]:
+        return {
+            "base": self.base,
+            "base_digest": self.base_digest,
+            "settings": self.settings.model_dump(mode="json"),
+            "retain": self.retain.model_dump(mode="json"),
+            "concepts": [member.model_dump(mode="json") for member in self.members.values()],
+            "facts": self.facts,
+            "verdict": self.verdict,
+            "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
+        }
+
+
+def is_fused(folder: str | Path) -> bool:
+    return (Path(folder) / FUSED).is_file()
+
+
+def read_fused(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """fused.json and the totals. Raises ArtifactError if the totals are not those that fused.json names."""
+    content = json.loads((folder / FUSED).read_text())
+    data = (folder / TOTALS).read_bytes()
+    if sha256(data) != content["files"][TOTALS]["sha256"]:
+        raise ArtifactError(f"{folder / TOTALS} is damaged: its sha256 is not the one in {FUSED}")
+    return content, unpack(data, str(folder / TOTALS))[0]
+
+
+def write_fused(
+    fusion: Fusion,
+    folder: Path,
+    save_pipeline: Callable[[Path], None] | None = None,
+    repairs: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write a new folder at once. FileExistsError if there is something already.
+
+    save_pipeline: writes a whole pipeline into the folder it is given; repairs: further files, by path.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is not empty; choose another folder for the fused model")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        files = fusion.files()
+        for name, data in {**files, **(repairs or {})}.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
+            write_synced(temporary / name, data)
+        if save_pipeline:
+            save_pipeline(temporary / PIPELINE)
+        write_synced(temporary / FUSED, to_bytes(fusion.to_json(files)))
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if folder.is_dir():
+            folder.rmdir()
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def to_bytes(content: object) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,106 @@
+"""The acceptance gate: after fusing, every concept is examined in the fused model, and so is what is retained."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from advanchor.concepts import Concept
+from advanchor.evaluation import Evaluator
+from advanchor.evaluation.exam import Exam, Question, UnknownConceptError, hits, recognised, share
+
+Student = Callable[[], AbstractContextManager]
+
+
+class Bars(BaseModel):
+    """What a fused model must reach."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ua: float = Field(default=0.9, ge=0, le=1, description="share of a concept's pictures that no longer show it")
+    retained: float = Field(
+        default=0.9, ge=0, description="accuracy on what is retained, as a share of the base's, by attribute"
+    )
+
+
+def exams_of(evaluator: Evaluator, concepts: Iterable[Concept]) -> dict[str, Exam | None]:
+    """The exam of every concept by name; None where the scorer does not know it."""
+    exams: dict[str, Exam | None] = {}
+    for concept in concepts:
+        try:
+            exams[concept.name] = evaluator.scorer.exam(concept.name, evaluator.settings.num_prompts)
+        except UnknownConceptError:
+            exams[concept.name] = None
+    return exams
+
+
+def retained_questions(exams: Sequence[Exam]) -> list[Question]:
+    """The questions of all exams about nothing that is erased, each once."""
+    erased = {(exam.attribute, exam.value) for exam in exams}
+    questions = {question.prompt: question for exam in exams for question in exam.retained}
+    return [question for question in questions.values() if not erased & set(question.expected.items())]
+
+
+def examine(
+    evaluator: Evaluator, concepts: Sequence[Concept], student: Student, bars: Bars, alone: Mapping[str, float | None]
+) -> dict[str, Any]:
+    """The verdict on the fused model that speaks inside `student()`, as it stands in fused.json.
+
+    alone: UA of each concept's own erasure, by name. A concept that the scorer does not know has passed: null.
+    """
+    exams = exams_of(evaluator, concepts)
+    known = {name: exam for name, exam in exams.items() if exam}
+    questions = retained_questions(list(known.values()))
+    copies = evaluator.settings.retained_images_per_prompt
+    before = evaluator.see(questions, copies, remembered=True) if questions else None
+    with student():
+        after = evaluator.see(questions, copies) if questions else None
+        uas = {name: unlearned(evaluator, exam) for name, exam in known.items()}
+    rows = [
+        {
+            "name": concept.name,
+            "kind": concept.kind,
+            "ua": uas.get(concept.name),
+            "ua_alone": alone.get(concept.name),
+            "passed": uas[concept.name] >= bars.ua if concept.name in uas else None,
+        }
+        for concept in concepts
+    ]
+    kept: list[dict[str, Any]] = []
+    verdict: dict[str, Any] = {"bars": bars.model_dump(), "concepts": rows, "retained": kept, "degradation": None}
+    if before and after:
+        repeated = [question for question in questions for _ in range(copies)]
+        kept += retained_rows(repeated, before.answers, after.answers, bars)
+        verdict["degradation"] = (after.features - before.features).norm(dim=1).mean().item()
+    verdict["passed"] = all(row["passed"] is not False for row in rows + kept)
+    return verdict
+
+
+def unlearned(evaluator: Evaluator, exam: Exam) -> float:
+    """UA: the share of pictures for a concept in which it is not recognised."""
+    seen = evaluator.see(exam.erased, evaluator.settings.images_per_prompt)
+    return 1 - recognised(exam, seen.answers)
+
+
+def retained_rows(questions: Sequence[Question], before: Any, after: Any, bars: Bars) -> list[dict[str, Any]]:
+    """A row per attribute, and one for each of its values that fell below the bar."""
+    rows = []
+    for attribute in dict.fromkeys(key for question in questions for key in question.expected):
+        values = dict.fromkeys(q.expected[attribute] for q in questions if attribute in q.expected)
+        for value in (None, *values):
+            chosen = [i for i, q in enumerate(questions) if asks(q, attribute, value)]
+            asked = [questions[i] for i in chosen]
+            base = share(hits(asked, [before[i] for i in chosen], only=attribute)) or 0.0
+            fused = share(hits(asked, [after[i] for i in chosen], only=attribute)) or 0.0
+            row = {"attribute": attribute, "value": value, "base": base, "fused": fused, "num_images": len(chosen)}
+            passed = fused >= bars.retained * base
+            if value is None:
+                rows.append({**row, "passed": passed})
+            elif not passed:
+                rows.append({**row, "passed": None})  # listed; too few pictures for a judgement of its own
+    return rows
+
+
+def asks(question: Question, attribute: str, value: str | None) -> bool:
+    return attribute in question.expected and value in (None, question.expected[attribute])

@@ -1,0 +1,81 @@
+"""The closed forms: from summed contributions to one delta. Everything here is float64 until the delta itself."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from advanchor.fusion.statistics import GRAM, SHIFT
+
+RANK_TOLERANCE = 1e-6  # singular values below this share of the largest count as zero: embeddings are float32
+
+
+class FusionSettings(BaseModel):
+    """How erasures become one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["closed_form", "anchor_edit", "task_arithmetic"] = Field(
+        default="closed_form", description="from the deltas, from the anchors alone, or the plain sum of the deltas"
+    )
+    retain_weight: float = Field(
+        default=1.0, ge=0, description="gamma: weight of all retained prompts together relative to all concepts"
+    )
+    ridge: float = Field(default=1e-5, gt=0, description="lambda, as a share of the mean eigenvalue of the Gram matrix")
+    neighbours: int = Field(default=8, ge=0, description="retained prompts nearest to each concept that weigh more")
+    neighbour_weight: float = Field(default=2.0, ge=1, description="how many times as much they weigh")
+    empty: Literal["exact", "weight"] = Field(
+        default="exact", description="the empty prompt is kept exactly, or by a weight"
+    )
+    empty_weight: float = Field(default=1.0, ge=0, description="that weight, relative to all concepts")
+    scale: float = Field(default=1.0, gt=0, description="alpha, of task_arithmetic only")
+
+
+def null_space(kept: Tensor) -> Tensor:
+    """N (D, D - r): an orthonormal basis of all directions that are orthogonal to `kept` (D, m) of rank r."""
+    left, values, _ = torch.linalg.svd(kept.double(), full_matrices=True)
+    rank = int((values > RANK_TOLERANCE * values.max().clamp_min(1e-300)).sum())
+    return left[:, rank:]
+
+
+def constrained_inverse(system: Tensor, kept: Tensor) -> Tensor:
+    """P = N (N^T S N)^-1 N^T (D, D), so that T P solves min_dW |dW S^(1/2) - T S^(-1/2)| subject to dW kept = 0.
+
+    system: S (D, D), positive definite; kept: (D, m). One factorisation serves every projection.
+    """
+    basis = null_space(kept)
+    factor = torch.linalg.cholesky(basis.T @ system.double() @ basis)
+    return basis @ torch.cholesky_solve(basis.T.contiguous(), factor)
+
+
+def with_ridge(system: Tensor, ridge: float) -> Tensor:
+    """S + lambda I with lambda = ridge * trace(S) / D."""
+    return system + ridge * system.trace() / len(system) * torch.eye(len(system), dtype=system.dtype)
+
+
+def closed_form(totals: Mapping[str, Tensor], retained: Tensor, kept: Tensor, ridge: float) -> dict[str, Tensor]:
+    """dW = (sum_i dW_i E_i E_i^T) (sum_i E_i E_i^T + R + lambda I)^-1 with dW kept = 0, float32, for every projection.
+
+    totals: sums of `statistics`; retained: R = gamma E_p E_p^T (D, D); kept: (D, m).
+    """
+    inverse = constrained_inverse(with_ridge(totals[GRAM] + retained, ridge), kept)
+    return {name: (target @ inverse).float() for name, target in totals.items() if name != GRAM}
+
+
+def anchor_edit(
+    totals: Mapping[str, Tensor], retained: Tensor, kept: Tensor, ridge: float, base: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """W = (lambda W0 + sum_i W0 E_a,i E_i^T + W0 R) (lambda I + sum_i E_i E_i^T + R)^-1, as dW = W - W0.
+
+    It needs no deltas: dW = W0 (sum_i (E_a,i - E_i) E_i^T) (...)^-1, where the last two factors are the same for every
+    projection. totals: sums of `anchor_statistics`; base: W0 by name.
+    """
+    edit = totals[SHIFT] @ constrained_inverse(with_ridge(totals[GRAM] + retained, ridge), kept)
+    return {name: (weight.double().cpu() @ edit).float() for name, weight in base.items()}
+
+
+def task_arithmetic(totals: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """dW = alpha sum_i dW_i (Ilharco et al. 2022, arXiv 2212.04089)."""
+    return {name: (scale * total).float() for name, total in totals.items()}

@@ -1,0 +1,90 @@
+"""Repairs: the student starts at the fused delta, and a repaired concept can still be taken out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_fuse import close, erase, made
+
+from advanchor.fusion.artifact import Fusion, write_fused
+from advanchor.fusion.gate import Bars
+from advanchor.fusion.repair import retuned
+from advanchor.fusion.statistics import statistics, token_embeds
+from advanchor.methods.adv_anchor import Settings
+from advanchor.models.base import Base
+from advanchor.runtime.accept import Gate, repair
+from advanchor.runtime.fuse import FusionError, fuse, plan_fusion
+from advanchor.training import Context
+
+QUICK = Settings(steps=2, anchor_steps=2, batch_size=2, num_latents=2, latent_steps=2, lr=1e-2, anchor_lr=0.1)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(erase(tiny_base, tmp_path_factory.mktemp("run")))
+
+
+class Ruler(Gate):
+    """Judges by how far the concept's first key moved, as a share of `wanted`; draws no pictures."""
+
+    def __init__(self, base: Base, wanted: dict[str, float]) -> None:
+        self.base, self.wanted, self.bars = base, wanted, Bars()
+
+    def verdict(self, fusion: Fusion) -> dict[str, Any]:
+        rows = []
+        for name in fusion.members:
+            share = moved(self.base, fusion, name) / self.wanted[name]
+            rows.append({"name": name, "kind": "object", "ua": min(share, 1.0), "passed": share >= self.bars.ua})
+        return {"bars": self.bars.model_dump(), "concepts": rows, "retained": [], "passed": False}
+
+
+def moved(base: Base, fusion: Fusion, name: str) -> float:
+    tokens = token_embeds(base.encode([f"a {name}", f"a red {name}"]).prompt_embeds).float()
+    return float((next(iter(fusion.delta.values())) @ tokens).norm())
+
+
+def test_the_student_starts_at_the_fused_delta(context: Context) -> None:
+    """With a vanishing learning rate the new contribution is the fused delta's own, times the weight."""
+    fused = {name: torch.randn(p.shape) * 0.01 for name, p in context.delta.named_parameters().items()}
+    expected = statistics(fused, context.e_c.prompt_embeds)
+    still = retuned(context, QUICK.model_copy(update={"lr": 1e-12}), fused, weight=3.0)
+    assert close(still, {name: 3 * tensor for name, tensor in expected.items()}, 1e-5)
+    tuned = retuned(context, QUICK, fused, weight=1.0)
+    assert not close(tuned, expected, 1e-2) and torch.equal(tuned["gram"], expected["gram"])
+
+
+def test_only_what_fails_is_tuned_again_and_it_can_still_leave(run: Path, base: Base, tmp_path: Path) -> None:
+    fusion = made(run, base)
+    wanted = {name: moved(base, fusion, name) * (1.5 if name == "star" else 0.5) for name in fusion.members}
+    gate = Ruler(base, wanted)
+    fusion.verdict = gate.verdict(fusion)
+    folder = tmp_path / "fused"
+    better, files = repair(base, fusion, gate, folder, lambda text: None)
+    assert better is not fusion and better.verdict is not None
+    assert all(path.startswith("repairs/star-") for path in files) and len(files) == 1
+    assert moved(base, better, "star") > 1.05 * moved(base, fusion, "star")
+    write_fused(better, folder, repairs=files)
+    without = fuse(plan_fusion([str(folder)], without=["star"]), base)
+    assert close(without.delta, made(run, base, without=["star"]).delta, 1e-4)
+
+
+def test_a_round_that_brings_nothing_is_forgotten(run: Path, base: Base, tmp_path: Path) -> None:
+    fusion = made(run, base)
+
+    class Never(Ruler):
+        def verdict(self, fusion: Fusion) -> dict[str, Any]:
+            rows = [{"name": name, "kind": "object", "ua": 0.0, "passed": False} for name in fusion.members]
+            return {"bars": self.bars.model_dump(), "concepts": rows, "retained": [], "passed": False}
+
+    gate = Never(base, {})
+    fusion.verdict = gate.verdict(fusion)
+    before = {name: tensor.clone() for name, tensor in fusion.totals.items()}
+    same, files = repair(base, fusion, gate, tmp_path / "fused", lambda text: None)
+    assert same is fusion and not files
+    assert all(torch.equal(tensor, before[name]) for name, tensor in fusion.totals.items())
+
+
+def test_what_has_no_deltas_cannot_be_repaired(run: Path, base: Base, tmp_path: Path) -> None:
+    with pytest.raises(FusionError, match="anchor_edit"):
+        repair(base, made(run, base, method="anchor_edit"), Ruler(base, {}), tmp_path, lambda text: None)
