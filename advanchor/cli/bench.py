@@ -35,7 +35,7 @@ def chaos(
     output: Work = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Kill ranks, nodes and drivers at random under a batch, and compare it with an undisturbed one; 1 if it differs."""
+    """Kill ranks, nodes and drivers at random under a batch; exit code 1 unless it ends like an undisturbed one."""
     common.quiet()
     from advanchor.bench import chaos as bench
 
