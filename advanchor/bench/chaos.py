@@ -53,30 +53,27 @@ class Figures:
     memory_mb: dict[str, int] = field(default_factory=dict)  # of a rank in the undisturbed run: first and last task
 
     def lines(self) -> list[str]:
-        kills, attempts = (
-            ", ".join(f"{n} {name}" for name, n in counts.items()) for counts in (self.kills, self.attempts)
-        )
-        return [
-            f"concepts          {self.concepts} on {self.nodes} nodes, seed {self.seed}",
-            f"kills             {sum(self.kills.values())}: {kills}",
-            f"attempts          {sum(self.attempts.values())}: {attempts}",
-            f"lost              {self.lost_s:.0f} s in attempts that did not end well",
-            (
-                f"wall time         {self.rough_s:.0f} s; undisturbed {self.calm_s:.0f} s; "
-                f"ratio {self.rough_s / self.calm_s:.2f}"
+        figures = {
+            "concepts": f"{self.concepts} on {self.nodes} nodes, seed {self.seed}",
+            "kills": counted(self.kills),
+            "attempts": counted(self.attempts),
+            "lost": f"{self.lost_s:.0f} s in attempts that did not end well",
+            "undisturbed": f"{self.calm_s:.0f} s",
+            "disturbed": f"{self.rough_s:.0f} s, {self.rough_s / self.calm_s:.2f} times as long",
+            "memory": "{first} MB after a rank's first task, {last} MB after its last of {tasks}".format(
+                **self.memory_mb
             ),
-            (
-                f"memory of a rank  {self.memory_mb['first']} MB after its first task, {self.memory_mb['last']} MB after "
-                f"its last of {self.memory_mb['tasks']}"
-            ),
-            *(f"problem           {problem}" for problem in self.problems),
-            "every task done once, every checksum right, every delta bit-identical, every resource free"
-            if not self.problems
-            else f"{len(self.problems)} problems",
-        ]
+        }
+        right = "every task done once, every checksum right, every delta bit-identical, every resource free"
+        found = [f"problem: {problem}" for problem in self.problems] or [right]
+        return [f"{name:12} {value}" for name, value in figures.items()] + found
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def counted(counts: dict[str, int]) -> str:
+    return f"{sum(counts.values())}: {', '.join(f'{number} {name}' for name, number in sorted(counts.items()))}"
 
 
 def drawn(kills: int, concepts: int, seed: int) -> list[Kill]:

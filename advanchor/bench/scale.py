@@ -7,7 +7,7 @@ their GPUs are only pretended, and a few cores can hold many gangs.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Row:
     seconds: float  # that every task waits
     wall_s: float  # from the moment that all gangs are ready
     tasks_per_s: float
-    efficiency: float  # of the gangs' time, what the tasks' waiting took
+    efficiency: float  # of the gangs' time, what the tasks' waiting took; the rest is ranks' own work and idleness
+    speedup: float  # in tasks per second, against the run with the fewest gangs
     driver_ms: float  # CPU time of the driver per task, ...
     driver_ms_quarters: list[float]  # ... and in each quarter of the run
     status_bytes: int  # of status.json at the end
@@ -52,8 +53,8 @@ class Row:
 
 
 HEAD = (
-    "| gangs | tasks | wall s | tasks per s | efficiency | driver ms per task | its quarters | rank's memory MB |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| gangs | tasks | wall s | tasks per s | times one | efficiency | driver ms per task | its quarters | "
+    "rank's memory MB |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -61,7 +62,8 @@ def line(row: Row) -> str:
     quarters = " ".join(f"{ms:.1f}" for ms in row.driver_ms_quarters)
     memory = f"{row.memory_mb['first']} to {row.memory_mb['last']} over {row.memory_mb['tasks']} tasks"
     return (
-        f"| {row.gangs} | {row.tasks} | {row.wall_s:.1f} | {row.tasks_per_s:.1f} | {row.efficiency:.1%} | "
+        f"| {row.gangs} | {row.tasks} | {row.wall_s:.1f} | {row.tasks_per_s:.1f} | {row.speedup:.1f} | "
+        f"{row.efficiency:.1%} | "
         f"{row.driver_ms:.1f} | {quarters} | {memory} |"
     )
 
@@ -113,6 +115,7 @@ def measure_one(folder: Path, tasks: int, gangs: int, seconds: float) -> Row:
         wall_s=wall,
         tasks_per_s=done / wall,
         efficiency=done * seconds / (gangs * wall),
+        speedup=1.0,
         driver_ms=driver_ms(steady),
         driver_ms_quarters=quarters(steady, tasks),
         status_bytes=len(store.read(STATUS_FILE) or b""),
@@ -128,7 +131,8 @@ def measure(folder: Path, tasks: int, counts: Sequence[int], seconds: float) -> 
         for gangs in counts:
             rows.append(measure_one(folder / f"{gangs}-gangs", tasks, gangs, seconds))
             check_free(cluster)
-    return rows
+    fewest = min(rows, key=lambda row: row.gangs)
+    return [replace(row, speedup=row.tasks_per_s / fewest.tasks_per_s) for row in rows]
 
 
 def check_free(cluster: RehearsalCluster) -> None:

@@ -37,7 +37,7 @@ def chaos(
     output: Work = None,
     as_json: common.AsJson = False,
 ) -> None:
-    """Kill ranks, nodes and drivers at random under a batch; exit code 1 if the outcome differs."""
+    """Kill ranks, nodes and drivers at random under a batch; exit code 1 unless it ends like an undisturbed one."""
     common.quiet()
     from advanchor.bench import chaos as bench
 

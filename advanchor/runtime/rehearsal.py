@@ -10,14 +10,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
-NODE = {"object_store_memory": 100 * 2**20, "dashboard_host": "127.0.0.1"}
+NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "dashboard_host": "127.0.0.1"}
 HEAD_IP = "127.0.0.2"  # nodes come after it; Ray takes 127.0.0.1 for the machine's outer address
 BALANCE_S = 60.0  # patience for resources to come back after a fault
 
@@ -59,14 +60,14 @@ class RehearsalCluster:
     def nodes_with_ranks(self) -> list:
         return [node for node in self.nodes() if ranks_on(node)]
 
-    def lose(self, node: object) -> None:
+    def lose(self, node: Any) -> None:
         """As if a machine's power went."""
         self.ray.remove_node(node, allow_graceful=False)
 
-    def preempt(self, node: object, notice_s: float) -> None:
+    def preempt(self, node: Any, notice_s: float) -> None:
         """As a cloud takes a spot machine back: a notice first, and then it is gone."""
         accepted, why = GcsClient(address=self.address).drain_node(
-            node.node_id,  # type: ignore[attr-defined]
+            node.node_id,
             DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
             "a rehearsed preemption",
             int((time.time() + notice_s) * 1000),
@@ -76,7 +77,7 @@ class RehearsalCluster:
         time.sleep(notice_s)
         self.lose(node)
 
-    def imbalance(self) -> dict[str, tuple[float, float]]:
+    def imbalance(self) -> dict[str, tuple[Any, Any]]:
         """Resources that are not free though no run is on: name -> (available, in all). Needs a connected driver."""
         patience = time.monotonic() + BALANCE_S
         while True:
@@ -92,12 +93,12 @@ def resources(cpus: int, gpus: int) -> dict[str, int]:
     return {"num_cpus": cpus, "num_gpus": gpus}
 
 
-def raylet(node: object) -> psutil.Process:
-    (started,) = node.all_processes["raylet"]  # type: ignore[attr-defined]
+def raylet(node: Any) -> psutil.Process:
+    (started,) = node.all_processes["raylet"]
     return psutil.Process(started.process.pid)
 
 
-def ranks_on(node: object) -> list[psutil.Process]:
+def ranks_on(node: Any) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
         return [child for child in raylet(node).children() if "ray::Rank" in " ".join(child.cmdline())]
     return []

@@ -88,10 +88,10 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
-    """What it has printed."""
+    """What it has printed for its user."""
     output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, f"{process.args}: {output}\n{errors}"
-    return output + errors
+    return output
 
 
 def run(folder: Path, *arguments: str, code: int = 0) -> str:
