@@ -14,6 +14,8 @@ from advanchor.engine import TorchEngine
 from advanchor.methods import adv_anchor, esd, fixed_anchor
 from advanchor.methods.adv_anchor import Anchor
 from advanchor.models.base import Base
+from advanchor.packing import activation_bytes, bytes_per_concept, cheapest, choose_pack_size, pack_key
+from advanchor.plan import Task
 from advanchor.training import Context, Erasure, TrainingSettings
 
 TOLERANCE = 1e-3  # relative Frobenius difference, DESIGN's promise
@@ -184,3 +186,43 @@ def test_a_delta_is_loaded_into_the_slot_that_is_asked_for(gallery: Base) -> Non
     delta.detach()
     for name, tensor in engine.export().items():
         assert torch.equal(tensor[1], loaded[name]) and not tensor[[0, 2]].any()
+
+
+# --- which tasks, and how many
+
+
+def task(concept: Concept, settings: Any, id: str = "a") -> Task:  # noqa: A002
+    return Task(id=id, concept=concept, method=settings, base="pocket", base_digest="", precision="fp32", batch_seed=0)
+
+
+def test_tasks_with_equal_settings_and_as_many_attributes_share_a_pack() -> None:
+    with_attribute = STAR.model_copy(update={"attributes": {"heart": 1.0}})
+    assert pack_key(task(PERSON, adv())) == pack_key(task(STAR, adv(), "b"))
+    assert pack_key(task(STAR, adv())) != pack_key(task(STAR, adv(lr=2e-3)))
+    assert pack_key(task(STAR, adv())) != pack_key(task(with_attribute, adv()))
+    one_at_a_time = esd.Settings(**QUICK, partial_steps=3)
+    assert pack_key(task(STAR, one_at_a_time)) != pack_key(task(PERSON, one_at_a_time, "b"))
+
+
+def test_the_smallest_pack_that_is_nearly_the_cheapest_is_chosen() -> None:
+    assert cheapest({1: 8.0, 2: 5.0, 4: 3.1, 8: 3.0, 16: 3.2}) == 4
+    assert cheapest({1: 3.0}) == 1
+
+
+def test_memory_and_the_number_of_tasks_bound_the_pack(gallery: Base) -> None:
+    each = bytes_per_concept(gallery, adv())
+    assert each > 24 * 2 * 256 * 64  # one layer's to_k and to_v alone
+    assert choose_pack_size(gallery, adv(), num_tasks=100, free_bytes=1.5 * each) == 1
+    assert choose_pack_size(gallery, adv(), num_tasks=1, free_bytes=1e12) == 1
+    assert choose_pack_size(gallery, esd.Settings(**QUICK), num_tasks=100, free_bytes=1e12) == 1
+    assert 1 <= choose_pack_size(gallery, adv(), num_tasks=4, free_bytes=1e12) <= 4
+    assert gallery.unet.get_parameter("conv_in.weight").grad is None
+
+
+def test_activations_grow_with_the_latents(gallery: Base) -> None:
+    small = activation_bytes(gallery)
+    try:
+        gallery.latent_shape = (4, 16, 16)
+        assert 3 < activation_bytes(gallery) / small < 16  # four times the positions; attention maps may grow by 16
+    finally:
+        gallery.latent_shape = (4, 8, 8)
