@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from advanchor.delta import linear_names
 from advanchor.diffusion import unet_output
-from advanchor.methods import METHODS
+from advanchor.methods import METHODS, MethodSettings
 from advanchor.models.base import Base
 from advanchor.plan import Task
 from advanchor.training import TrainingSettings
@@ -28,13 +28,13 @@ def pack_key(task: Task) -> str:
     return f"{settings} {len(task.concept.attributes)} {own}"
 
 
-def choose_pack_size(base: Base, settings: TrainingSettings, num_tasks: int, free_bytes: float) -> int:
+def choose_pack_size(base: Base, settings: MethodSettings, num_tasks: int, free_bytes: float) -> int:
     """How many concepts to erase at once on this device, by a measurement of seconds to a minute.
 
     `base` as it is before a Delta is made; `num_tasks`: how many may share packs; `free_bytes`: memory beside the base.
     """
-    if not METHODS[settings.name].PACKABLE:
-        return 1
+    if not METHODS[settings.name].PACKABLE or not isinstance(settings, TrainingSettings):
+        return 1  # what is not trained gains nothing
     most = max(1, min(num_tasks, int(free_bytes / bytes_per_concept(base, settings))))
     return cheapest(seconds_per_concept(base, settings.batch_size, most))
 

@@ -94,11 +94,6 @@ def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
     return tasks
 
 
-def pack_size(spec: BatchSpec) -> int:
-    """How many concepts share a batch; 1 for a method that takes one at a time."""
-    return spec.resources.concepts_per_pack if METHODS[spec.method.name].PACKABLE else 1
-
-
 def scores_key(model: str, base_digest: str, evaluate: EvaluationSettings | None) -> str | None:
     """Scores with the same key are comparable; a changed evaluation never retrains. None where nothing is scored."""
     if evaluate is None or model not in SCORED_MODELS:

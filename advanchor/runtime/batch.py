@@ -5,13 +5,14 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from advanchor.plan import Task, pack_size
-from advanchor.runtime.gang import Gang, TaskCancelled
+from advanchor.plan import Task
+from advanchor.runtime.gang import Gang, TaskCancelled, measure_pack_size
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Cancelled, Event, Interrupted, Refused, Succeeded
 from advanchor.runtime.ray_cluster import ClusterError, check_room, gang_shape, number_of_gangs
@@ -39,8 +40,8 @@ class Run:
         self.ledger = Ledger(spec, tasks, store)
         self.status = self.ledger.status
         self.shape = gang_shape(spec.resources, ray.cluster_resources())
-        self.pack_size = pack_size(spec)
-        self.settings = WorkerSettings.of(spec, tasks, on_gpu="GPU" in self.shape.bundle, slots=self.pack_size)
+        self.settings = WorkerSettings.of(spec, tasks, on_gpu="GPU" in self.shape.bundle)
+        self.pack_size = 1
         self.gangs: list[Gang] = []
         self.gang_count = 0
         self.broken_starts = 0
@@ -55,6 +56,8 @@ class Run:
                 self.status.state = "running"
                 self.status.note = check_room(self.spec.resources, self.shape)
                 with self.interruptible():
+                    self.pack_size = self.choose_pack_size()
+                    self.settings = replace(self.settings, slots=self.pack_size)
                     while not self.interrupted and self.ledger.unfinished:
                         self.match_gangs()
                         self.hand_out()
@@ -72,6 +75,21 @@ class Run:
         return self.status
 
     # --- gangs
+
+    def choose_pack_size(self) -> int:
+        """As the batch says, or as measured; never so many that gangs would have nothing to do."""
+        asked = self.spec.resources.concepts_per_pack
+        if asked != "auto":
+            return asked
+        gangs = max(1, number_of_gangs(self.spec.resources, self.shape))
+        group = self.ledger.largest_group()
+        share = group[: -(-len(group) // gangs)]
+        if len(share) < 2:
+            return 1
+        answer = measure_pack_size(self.shape, self.settings, share, gangs)
+        while not self.interrupted and not ray.wait([answer], timeout=TICK_S)[0]:
+            self.snapshot()
+        return 1 if self.interrupted else ray.get(answer)
 
     def match_gangs(self) -> None:
         """As many gangs as there is room and work for; idle ones go when the queue is empty."""

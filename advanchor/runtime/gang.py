@@ -19,7 +19,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advanchor.plan import Task
-from advanchor.runtime.worker import Outcome, Worker, WorkerSettings
+from advanchor.runtime.worker import Outcome, Worker, WorkerSettings, measured_pack_size
 
 
 class TaskCancelled(Exception):
@@ -88,8 +88,8 @@ class Rank:
         self.stop.set()
 
 
-actor: Any = ray.remote  # whose annotations know no concurrency groups
-RankActor = actor(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(Rank)
+remote: Any = ray.remote  # whose annotations know no concurrency groups
+RankActor = remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(Rank)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,12 @@ class GangShape:
 
     def __str__(self) -> str:
         return f"{self.ranks} x ({', '.join(f'{name} {amount:g}' for name, amount in self.bundle.items())})"
+
+
+def measure_pack_size(shape: GangShape, settings: WorkerSettings, group: Sequence[Task], sharers: int) -> Any:
+    """A reference to the answer of worker.measured_pack_size, from a machine that could hold a gang."""
+    measured = remote(num_cpus=shape.bundle["CPU"], num_gpus=shape.bundle.get("GPU", 0))(measured_pack_size)
+    return measured.remote(settings, group[0].method, len(group), sharers)
 
 
 class Gang:

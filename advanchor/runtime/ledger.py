@@ -1,12 +1,12 @@
 """What every task of a run is at, and which comes next. Every change goes through the policy and is recorded."""
 
-import json
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from advanchor.packing import pack_key
 from advanchor.plan import Task, scores_key
 from advanchor.runtime.policy import FINAL, Broke, Cancelled, Event, Started, Succeeded, TaskState, policy, recalled
 from advanchor.runtime.status import RunStatus, new_row, show_state
@@ -55,8 +55,7 @@ class Ledger:
 
     def enqueue(self, task: Task) -> None:
         if self.states[task.id].status == "queued":
-            alone = task.id if self.states[task.id].alone else ""
-            key = json.dumps(task.method.model_dump(mode="json"), sort_keys=True) + alone
+            key = pack_key(task) + (task.id if self.states[task.id].alone else "")
             self.queues.setdefault(key, deque()).append(task)
 
     @property
@@ -66,6 +65,10 @@ class Ledger:
     def num_packs(self, size: int) -> int:
         """How many packs of up to `size` tasks wait."""
         return sum(-(-len(queue) // size) for queue in self.queues.values())
+
+    def largest_group(self) -> list[Task]:
+        """The waiting tasks of the settings that most of them have."""
+        return list(max(self.queues.values(), key=len, default=()))
 
     def next_pack(self, size: int) -> list[Task]:
         """Up to `size` tasks with the same settings; one that a pack has broken with comes alone."""

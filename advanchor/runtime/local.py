@@ -4,13 +4,14 @@ import platform
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 
-from advanchor.plan import Task, pack_size
+from advanchor.plan import Task
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Event, Interrupted, Refused, Succeeded
 from advanchor.runtime.status import STATUS_FILE, RunStatus, View
 from advanchor.runtime.store import Store, StoreError
-from advanchor.runtime.worker import Worker, WorkerSettings
+from advanchor.runtime.worker import Worker, WorkerSettings, measured_pack_size
 from advanchor.spec import BatchSpec
 
 
@@ -22,9 +23,12 @@ def run_locally(spec: BatchSpec, tasks: Sequence[Task], store: Store, view: View
         ledger.open()
         if ledger.unfinished:
             status.state, status.gangs, status.wanted_gangs = "running", 1, 1
-            slots = pack_size(spec)
-            worker = Worker(WorkerSettings.of(spec, tasks, on_gpu=spec.resources.device != "cpu", slots=slots))
-            while pack := ledger.next_pack(slots):
+            settings = WorkerSettings.of(spec, tasks, on_gpu=spec.resources.device != "cpu")
+            group, size = ledger.largest_group(), spec.resources.concepts_per_pack
+            if size == "auto":
+                size = measured_pack_size(settings, group[0].method, len(group), sharers=1)
+            worker = Worker(replace(settings, slots=size))
+            while pack := ledger.next_pack(size):
                 attempt(worker, ledger, pack, view)
                 store.write_json(STATUS_FILE, status.to_json())
         status.state = "finished"

@@ -22,7 +22,9 @@ from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
 from advanchor.fusion.statistics import FUSABLE, statistics
 from advanchor.latents import default_cache
+from advanchor.methods import MethodSettings
 from advanchor.models.base import Base
+from advanchor.packing import choose_pack_size
 from advanchor.plan import Task, scores_key
 from advanchor.report.grids import grid, to_png
 from advanchor.runtime.store import Store
@@ -47,7 +49,7 @@ class WorkerSettings:
     slots: int = 1  # concepts in a pack
 
     @classmethod
-    def of(cls, spec: BatchSpec, tasks: Sequence[Task], *, on_gpu: bool, slots: int) -> "WorkerSettings":
+    def of(cls, spec: BatchSpec, tasks: Sequence[Task], *, on_gpu: bool) -> "WorkerSettings":
         return cls(
             store_url=Store(spec.output).url,
             storage_patience_s=spec.resources.storage_patience_s,
@@ -58,7 +60,6 @@ class WorkerSettings:
             precision=spec.deepspeed.precision,
             offload=spec.deepspeed.offload,
             device="gpu" if on_gpu else "cpu",
-            slots=slots,
         )
 
 
@@ -80,6 +81,19 @@ def scorer_for(base: Base) -> Scorer | None:
     return PocketScorer(base.device)
 
 
+def measured_pack_size(settings: WorkerSettings, method: MethodSettings, num_tasks: int, sharers: int) -> int:
+    """How many of `num_tasks` concepts to erase at once on a machine whose memory `sharers` such workers share."""
+    base = load_base(settings)
+    on_gpu = base.device.type == "cuda"
+    free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available / sharers
+    return choose_pack_size(base, method, num_tasks, free)
+
+
+def load_base(settings: WorkerSettings) -> Base:
+    on_gpu = settings.device == "gpu" and torch.cuda.is_available()  # a rehearsal's GPUs are only pretended
+    return models.load(settings.model, device="cuda" if on_gpu else "cpu")
+
+
 MakeEngine = Callable[[nn.Module, dict[str, nn.Parameter]], Engine]
 
 
@@ -87,8 +101,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings, make_engine: MakeEngine = TorchEngine) -> None:
         self.settings = settings
         self.store = Store(settings.store_url, settings.storage_patience_s)
-        on_gpu = settings.device == "gpu" and torch.cuda.is_available()  # a rehearsal's GPUs are only pretended
-        self.base = models.load(settings.model, device="cuda" if on_gpu else "cpu")
+        self.base = load_base(settings)
         self.delta = Delta(self.base.unet, settings.trained_weights, settings.slots)
         self.base_tensors = {k: v.detach().cpu().clone() for k, v in self.delta.base_tensors().items()}
         self.engine = make_engine(self.base.unet, self.delta.named_parameters())
