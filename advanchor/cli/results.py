@@ -18,8 +18,6 @@ COLUMNS = {
     "UA": "ua",
     "IRA": "ira",
     "CRA": "cra",
-    "CRA with": "cra_with",
-    "CRA without": "cra_without",
     "base IRA": "base_ira",
     "base CRA": "base_cra",
 }
