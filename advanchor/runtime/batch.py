@@ -16,7 +16,7 @@ from advanchor.runtime.gang import Gang, TaskCancelled, measure_pack_size
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Cancelled, Event, Interrupted, Refused, Succeeded
 from advanchor.runtime.ray_cluster import ClusterError, check_room, gang_shape, number_of_gangs
-from advanchor.runtime.status import STATUS_FILE, RunStatus, View
+from advanchor.runtime.status import STALE_S, STATUS_FILE, RunStatus, View
 from advanchor.runtime.store import Store, StoreError
 from advanchor.runtime.worker import Outcome, WorkerSettings
 from advanchor.spec import BatchSpec
@@ -24,9 +24,11 @@ from advanchor.spec import BatchSpec
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2  # how long one ray.wait may take
-VIEW_S = 0.25  # how often the run is shown
+VIEW_S = 0.25  # how often ranks are asked for their progress and the run is shown, ...
+VIEW_SHARE = 0.1  # ... and what share of the driver's time that may take with very many gangs
 SNAPSHOT_S = 2.0  # how often status.json is written and the cluster looked at, ...
-SNAPSHOT_SHARE = 0.02  # ... and what share of the driver's time that may take in runs of very many tasks
+SNAPSHOT_SHARE = 0.02  # ... and what share of the driver's time that may take in runs of very many tasks, ...
+SNAPSHOT_MAX_S = STALE_S / 2  # ... as long as nobody takes the driver for dead
 START_DEADLINE_S = 600.0  # for a gang to load its model once it has its place
 GRACE_S = 10.0  # for attempts to end by themselves after Ctrl-C
 MAX_BROKEN_STARTS = 5  # gangs in a row that die before they are ready
@@ -46,7 +48,7 @@ class Run:
         self.gang_count = 0
         self.broken_starts = 0
         self.interrupted = False
-        self.shown_at = self.written_at = self.next_snapshot = 0.0
+        self.next_view = self.next_snapshot = 0.0
 
     def run(self) -> RunStatus:
         """Until every task is final, or the user interrupts, or storage fails for good. Raises ClusterError."""
@@ -243,19 +245,20 @@ class Run:
 
     def snapshot(self, *, force: bool = False) -> None:
         now = time.time()
-        if force or now - self.shown_at > VIEW_S:
-            self.shown_at = now
+        if force or now >= self.next_view:
             self.status.updated_at = now
             self.status.gangs = sum(gang.is_ready for gang in self.gangs)
             for gang in self.gangs:
                 if gang.pack:
                     gang.poll_progress()
                     show_progress(gang, self.ledger.rows, now)
+            self.next_view = now + spaced(now, VIEW_S, VIEW_SHARE)
             self.view(self.status)
+        now = time.time()
         if force or now >= self.next_snapshot:
             self.obey()
             self.store.write_json(STATUS_FILE, self.status.to_json())
-            self.next_snapshot = time.time() + max(SNAPSHOT_S, (time.time() - now) / SNAPSHOT_SHARE)
+            self.next_snapshot = now + min(spaced(now, SNAPSHOT_S, SNAPSHOT_SHARE), SNAPSHOT_MAX_S)
 
 
 def show_progress(gang: Gang, rows: Mapping[str, Any], now: float) -> None:
@@ -264,6 +267,11 @@ def show_progress(gang: Gang, rows: Mapping[str, Any], now: float) -> None:
         row = rows[task.id]
         row.seconds = now - gang.started_at
         row.phase, row.step, row.total, row.loss = progress.phase, progress.step, progress.total, progress.loss
+
+
+def spaced(since: float, least: float, share: float) -> float:
+    """Seconds from one time to the next of something that has taken from `since` to now, and may take that share."""
+    return max(least, (time.time() - since) / share)
 
 
 def attempt_of(gang: Gang) -> Attempt:

@@ -89,7 +89,7 @@ class RehearsalCluster:
             time.sleep(0.2)
 
 
-def resources(cpus: int, gpus: int) -> dict[str, int]:
+def resources(cpus: int, gpus: int) -> dict[str, Any]:
     return {"num_cpus": cpus, "num_gpus": gpus}
 
 
@@ -119,11 +119,13 @@ def rehearsal(nodes: int, *, cpus: int = 1, gpus: int = 0, dashboard_port: int |
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     read_access_again()
-    cluster = RehearsalCluster(nodes, cpus=cpus, gpus=gpus, dashboard_port=dashboard_port)
     try:
-        yield cluster
+        cluster = RehearsalCluster(nodes, cpus=cpus, gpus=gpus, dashboard_port=dashboard_port)
+        try:
+            yield cluster
+        finally:
+            cluster.ray.shutdown()
     finally:
-        cluster.ray.shutdown()
         for name, value in before.items():
             os.environ.pop(name, None)
             os.environ.update({name: value} if value is not None else {})

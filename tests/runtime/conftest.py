@@ -58,6 +58,8 @@ def whole_cluster(storage: Storage, tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("PATH", f"{Path(runs.sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        for pace in ("TICK_S", "VIEW_S"):  # faults strike tasks that last a second
+            patch.setattr(f"advanchor.runtime.batch.{pace}", 0.05)
         with rehearsal(nodes=2, cpus=2, dashboard_port=free_port()) as cluster, connected(cluster.address):
             yield cluster
 

@@ -24,12 +24,12 @@ PATIENCE_S = 400.0  # for anything that takes seconds on an idle machine
 def write_batch(
     folder: Path, base: Path, names: Sequence[str] = NAMES[:2], output: str | None = None, **resources: Any
 ) -> Path:
-    """A batch whose tasks take a second or two; one gang unless `resources` say otherwise."""
+    """A batch whose tasks take about a second; one gang unless `resources` say otherwise."""
     prompts = {"kind": "object", "templates": ["a {}"], "neutral": ["a pet"]}
     content = {
         "model": str(base),
         "output": output or str(folder / "run"),
-        "method": {"steps": 40, "anchor_steps": 2, "num_latents": 4, "latent_steps": 2, "lr": 1e-3, "anchor_lr": 1e-2},
+        "method": {"steps": 25, "anchor_steps": 2, "num_latents": 4, "latent_steps": 2, "lr": 1e-3, "anchor_lr": 1e-2},
         "concepts": [{"name": name, **prompts} for name in names],
         "evaluate": None,
         "resources": {"device": "cpu", "gangs": 1, **resources},
@@ -51,7 +51,7 @@ def planned(batch: Path) -> Run:
 
 
 def drive(batch: Path, fault: View = lambda status: None) -> RunStatus:
-    """Run a batch to its end; `fault` sees four times a second what a user sees."""
+    """Run a batch to its end; `fault` sees many times a second what a user sees."""
     run = planned(batch)
     run.view = fault
     return run.run()
