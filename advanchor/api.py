@@ -11,6 +11,7 @@ from advanchor.artifacts import apply_delta, pack, pack_delta
 from advanchor.concepts import Concept, default_prompts
 from advanchor.delta import Delta, DeltaLinear
 from advanchor.engine import TorchEngine
+from advanchor.latents import default_cache
 from advanchor.models import short_name
 from advanchor.models.base import Base
 from advanchor.training import Context, Erasure, Report, ignore
@@ -74,8 +75,9 @@ def erase(
     delta = Delta(base.unet, settings.trained_weights)
     try:
         named = concept.with_prompts(default_prompts(base.name))
-        context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, named, seed, report)
-        erasure = methods.erase(context, settings)
+        engine = TorchEngine(base.unet, delta.named_parameters())
+        context = Context(base, engine, delta, [named], [seed], report, default_cache())
+        (erasure,) = methods.erase(context, settings)
         base_tensors = {name: tensor.detach().clone() for name, tensor in delta.base_tensors().items()}
         return ErasedConcept(erasure, base_tensors, describe(base, named, settings, seed))
     finally:

@@ -1,4 +1,7 @@
-"""A switchable change of weights: one backbone is both teacher (delta off) and student (delta on)."""
+"""A switchable change of weights: one backbone is both teacher (delta off) and student (delta on).
+
+The change may be stacked: a backbone with K slots carries K concepts' deltas at once and trains them in one batch.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,18 +17,19 @@ TRAINED_WEIGHTS: dict[str, tuple[str, ...]] = {
 
 
 class DeltaLinear(nn.Module):
-    """y = W x + b + scale * (dW x + db), the second part only while the delta is on.
+    """y = W x + b + scale * (dW_k x + db_k), the second part only while the delta is on; k is the row's slot.
 
     The delta's tensors belong to this module, not to a child, so that ZeRO-3 gathers them when it is called.
     """
 
-    def __init__(self, base: nn.Linear) -> None:
+    def __init__(self, base: nn.Linear, slots: int = 1) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.delta_weight = nn.Parameter(torch.zeros_like(base.weight, dtype=torch.float32))
-        bias = None if base.bias is None else torch.zeros_like(base.bias, dtype=torch.float32)
-        self.delta_bias = None if bias is None else nn.Parameter(bias)
+        shape, device = (slots, base.out_features, base.in_features), base.weight.device
+        self.delta_weight = nn.Parameter(torch.zeros(shape, device=device))  # (slots, out, in), float32
+        self.delta_bias = None if base.bias is None else nn.Parameter(torch.zeros(shape[:2], device=device))
         self.scale = 0.0
+        self.speaking = slice(None)  # the slots that speak
 
     @property
     def weight(self) -> Tensor:
@@ -33,23 +37,35 @@ class DeltaLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
-        if self.scale == 0:
-            return y
-        bias = None if self.delta_bias is None else self.delta_bias.to(x.dtype)
-        return y + self.scale * F.linear(x, self.delta_weight.to(x.dtype), bias)
+        return y if self.scale == 0 else y + self.scale * self.change(x)
+
+    def change(self, x: Tensor) -> Tensor:
+        """dW x + db (rows, ..., out); the rows lie slot by slot, equally many for each slot that speaks."""
+        weight = self.delta_weight[self.speaking].to(x.dtype)
+        bias = None if self.delta_bias is None else self.delta_bias[self.speaking].to(x.dtype)
+        if len(weight) == 1:
+            return F.linear(x, weight.squeeze(0), None if bias is None else bias.squeeze(0))
+        grouped = x.reshape(len(weight), -1, x.shape[-1])  # (slots, their rows, in)
+        change = grouped @ weight.transpose(1, 2)
+        if bias is not None:
+            change = change + bias.unsqueeze(1)
+        return change.reshape(*x.shape[:-1], -1)
 
 
 class Delta:
     """All DeltaLinears of a UNet. Made once per process; between tasks it is zeroed in place."""
 
-    def __init__(self, unet: nn.Module, trained_weights: str) -> None:
-        """Wrap the Linears that `trained_weights` (a key of TRAINED_WEIGHTS) names and freeze everything else."""
-        self.trained_weights = trained_weights
+    def __init__(self, unet: nn.Module, trained_weights: str, slots: int = 1) -> None:
+        """Wrap the Linears that `trained_weights` (a key of TRAINED_WEIGHTS) names and freeze everything else.
+
+        `slots` is how many concepts the backbone can carry at once. ValueError for an unknown setting.
+        """
+        self.trained_weights, self.slots = trained_weights, slots
         unet.requires_grad_(False)
         self.unet = unet
         self.layers: dict[str, DeltaLinear] = {}
         for name in linear_names(unet, trained_weights):
-            self.layers[name] = DeltaLinear(unet.get_submodule(name))
+            self.layers[name] = DeltaLinear(unet.get_submodule(name), slots)  # type: ignore[arg-type] # Linears by name
             replace_module(unet, name, self.layers[name])
 
     def detach(self) -> None:
@@ -61,7 +77,7 @@ class Delta:
         return list(self.named_parameters().values())
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """The delta's tensors under the names that the base's have: "<layer>.weight", "<layer>.bias"."""
+        """Stacked (slots, ...), under the names that the base's tensors have: "<layer>.weight", "<layer>.bias"."""
         named = {}
         for name, layer in self.layers.items():
             named[f"{name}.weight"] = layer.delta_weight
@@ -78,16 +94,22 @@ class Delta:
         return named
 
     @contextmanager
-    def on(self, scale: float = 1.0) -> Iterator[None]:
-        """The student speaks inside this block; outside it the module is the teacher, bit for bit."""
-        before = [layer.scale for layer in self.layers.values()]
+    def on(self, scale: float = 1.0, slots: int | slice = slice(None)) -> Iterator[None]:
+        """The student speaks inside this block; outside it the module is the teacher, bit for bit.
+
+        `slots`: one slot for all rows, or several: then the rows of a batch lie slot by slot, equally many for each.
+        """
+        speaking = slice(slots, slots + 1) if isinstance(slots, int) else slots
+        if not range(self.slots)[speaking]:
+            raise IndexError(f"slots {slots!r} of a delta that has {self.slots}")
+        before = [(layer.scale, layer.speaking) for layer in self.layers.values()]
         try:
             for layer in self.layers.values():
-                layer.scale = scale
+                layer.scale, layer.speaking = scale, speaking
             yield
         finally:
-            for layer, value in zip(self.layers.values(), before, strict=True):
-                layer.scale = value
+            for layer, (was_scale, was_speaking) in zip(self.layers.values(), before, strict=True):
+                layer.scale, layer.speaking = was_scale, was_speaking
 
     def checked(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """`tensors`, if they are exactly this delta's; ValueError names what is missing or does not belong here."""

@@ -5,17 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
-SOLVERS = {"ddim": DDIMScheduler, "dpm": DPMSolverMultistepScheduler}  # dpm: DPM-Solver++(2M), good from 10 steps on
+SOLVERS: dict[str, Any] = {  # dpm: DPM-Solver++(2M), good from 10 steps on
+    "ddim": DDIMScheduler,
+    "dpm": DPMSolverMultistepScheduler,
+}
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """What a UNet is told beside x_t and t: rows of prompt embeddings and, for some architectures, more per row."""
 
-    prompt_embeds: Tensor  # (B, L, D)
+    prompt_embeds: Tensor  # (B, L, D), or (concepts, B, L, D) where `rows` was asked for (concepts, B)
     added: dict[str, Tensor] = field(default_factory=dict)  # diffusers' added_cond_kwargs, each (B, ...)
 
     def __len__(self) -> int:
@@ -32,6 +36,12 @@ def join(*parts: Conditioning) -> Conditioning:
     """One Conditioning with the rows of all parts, so that one forward serves them all."""
     added = {key: torch.cat([part.added[key] for part in parts]) for key in parts[0].added}
     return Conditioning(torch.cat([part.prompt_embeds for part in parts]), added)
+
+
+def stack(*parts: Conditioning) -> Conditioning:
+    """Parts of (concepts, B, ...) as flat rows, concept by concept, and part by part within each."""
+    added = {key: torch.stack([part.added[key] for part in parts], 1).flatten(0, 2) for key in parts[0].added}
+    return Conditioning(torch.stack([part.prompt_embeds for part in parts], 1).flatten(0, 2), added)
 
 
 @dataclass(frozen=True)

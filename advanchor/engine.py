@@ -16,11 +16,11 @@ class Engine(Protocol):
     module: nn.Module
 
     def reset(self, lr: float) -> None:
-        """A zero delta and a fresh optimizer with learning rate `lr`."""
+        """A zero delta in every slot and a fresh optimizer with learning rate `lr`."""
         ...
 
-    def load(self, delta: Mapping[str, Tensor]) -> None:
-        """Set the delta; the optimizer starts afresh."""
+    def load(self, delta: Mapping[str, Tensor], slot: int = 0) -> None:
+        """Set one slot's delta, without the slots' dimension; the optimizer starts afresh."""
         ...
 
     def backward(self, loss: Tensor) -> None: ...
@@ -38,7 +38,7 @@ class Engine(Protocol):
         ...
 
     def export(self) -> dict[str, Tensor]:
-        """The delta on the CPU in float32, by name."""
+        """The delta of every slot on the CPU in float32, by name: (slots, ...)."""
         ...
 
 
@@ -53,15 +53,21 @@ class TorchEngine:
         self.optimizer = torch.optim.Adam(parameters.values())
 
     def reset(self, lr: float) -> None:
-        self.load({name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()})
+        with torch.no_grad():
+            for parameter in self.parameters.values():
+                parameter.zero_()
+        self.restart_optimizer()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
-    def load(self, delta: Mapping[str, Tensor]) -> None:
+    def load(self, delta: Mapping[str, Tensor], slot: int = 0) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(delta[name])
-                parameter.grad = None
+                parameter[slot].copy_(delta[name])
+        self.restart_optimizer()
+
+    def restart_optimizer(self) -> None:
+        self.optimizer.zero_grad()
         self.optimizer.state.clear()
 
     def backward(self, loss: Tensor) -> None:

@@ -1,24 +1,32 @@
-"""The losses of AdvAnchor (Zhao et al. 2024, arXiv 2501.00054). All arguments are noise predictions (B, C, h, w)."""
+"""The losses of AdvAnchor (Zhao et al. 2024, arXiv 2501.00054).
+
+All arguments are noise predictions (concepts, B, C, h, w); every loss is one number per concept, (concepts,), so that
+concepts that share a forward stay strangers to each other.
+"""
 
 from torch import Tensor
-from torch.nn.functional import mse_loss
+
+
+def mean(values: Tensor) -> Tensor:
+    """Over everything but the concepts: (concepts, ...) -> (concepts,)."""
+    return values.flatten(1).mean(1)
 
 
 def adv1(eps_anchor: Tensor, eps_concept: Tensor) -> Tensor:
     """L_adv1 = mean( eps0(x_t, e_a) * eps0(x_t, e_c) )."""
-    return (eps_anchor * eps_concept).mean()
+    return mean(eps_anchor * eps_concept)
 
 
 def adv2(eps_anchor: Tensor, eps_concept: Tensor, eps_neutral: Tensor) -> Tensor:
     """L_adv2 = mean( (eps0(x_t, e_a) - eps0(x_t, e_n)) * (eps0(x_t, e_c) - eps0(x_t, e_n)) )."""
-    return ((eps_anchor - eps_neutral) * (eps_concept - eps_neutral)).mean()
+    return mean((eps_anchor - eps_neutral) * (eps_concept - eps_neutral))
 
 
 def erase(eps_student: Tensor, eps_target: Tensor) -> Tensor:
     """MSE( eps(x_t, e_c), target ): the student's concept becomes the teacher's target."""
-    return mse_loss(eps_student, eps_target)
+    return mean((eps_student - eps_target).square())
 
 
 def preserve(eps_student: Tensor, eps_teacher: Tensor) -> Tensor:
     """MSE( eps(x_t, e_n), eps0(x_t, e_n) ): on the neutral prompt the student stays the teacher."""
-    return mse_loss(eps_student, eps_teacher)
+    return mean((eps_student - eps_teacher).square())

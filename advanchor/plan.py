@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +14,7 @@ from advanchor.engine import derived_seed
 from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import METHODS, MethodSettings
 from advanchor.spec import BatchError, BatchSpec
+from advanchor.training import TrainingSettings
 
 ID_LENGTH = 12
 SCORED_MODELS = ("pocket",)  # those that a scorer can look at
@@ -85,6 +87,10 @@ def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
     trained = {task.method.trained_weights for task in tasks}
     if len(trained) > 1:
         raise BatchError([f"method_by_kind: one run trains one set of weights, not {' and '.join(sorted(trained))}"])
+    ranks = spec.resources.ranks
+    sizes = {task.method.batch_size for task in tasks if isinstance(task.method, TrainingSettings)}
+    if uneven := sorted(size for size in sizes if size % ranks):
+        raise BatchError([f"method.batch_size: {uneven[0]} does not divide by the {ranks} ranks of gpus_per_task"])
     return tasks
 
 
@@ -92,4 +98,14 @@ def scores_key(model: str, base_digest: str, evaluate: EvaluationSettings | None
     """Scores with the same key are comparable; a changed evaluation never retrains. None where nothing is scored."""
     if evaluate is None or model not in SCORED_MODELS:
         return None
-    return content_hash({"base": base_digest, "version": 1, **evaluate.model_dump(mode="json")})[:ID_LENGTH]
+    return content_hash({"base": base_digest, "version": 2, **evaluate.model_dump(mode="json")})[:ID_LENGTH]
+
+
+def dump_plan(spec: BatchSpec, tasks: list[Task]) -> dict[str, Any]:
+    """A plan as JSON, from which a run can go on without the batch file and what it refers to."""
+    dumped = [task.model_dump(mode="json") for task in tasks]
+    return {"spec": spec.model_dump(mode="json", by_alias=True), "tasks": dumped}
+
+
+def load_plan(content: dict[str, Any]) -> tuple[BatchSpec, list[Task]]:
+    return BatchSpec.model_validate(content["spec"]), [Task.model_validate(task) for task in content["tasks"]]

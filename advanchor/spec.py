@@ -4,15 +4,24 @@ import csv
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, WrapValidator, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from advanchor import yaml_lines
 from advanchor.concepts import KINDS, PRESETS, Concept, KindName, default_prompts
 from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import METHODS, MethodSettings, adv_anchor
-from advanchor.training import TrainingSettings
 
 
 class BatchError(ValueError):
@@ -78,17 +87,42 @@ COUNT_OR_AUTO = WrapValidator(lambda value, _: count_or_auto(value))
 class Resources(Section):
     """What a task gets, and how patient the run is with it."""
 
+    device: Literal["auto", "gpu", "cpu"] = Field(
+        default="auto", description="auto: GPUs where the cluster has any when the run starts, or the CPU"
+    )
     gpus_per_task: Annotated[Literal["auto"] | float, NUMBER_OR_AUTO] = Field(
         default="auto",
-        description="ranks that share one concept, a GPU each (a CPU process each where there are no GPUs); "
-        "a fraction shares a GPU among concepts; auto: 1",
+        description="ranks that share one task, a GPU each (a CPU process each where there are no GPUs); "
+        "a fraction shares a GPU among gangs; auto: 1",
     )
     gangs: Annotated[Literal["auto"] | int, COUNT_OR_AUTO] = Field(
-        default="auto", description="tasks at a time; auto: as many as the cluster now holds"
+        default="auto",
+        description="attempts at a time; auto: as many as the cluster holds, also when it grows; a number asks for so "
+        "many, which makes an autoscaler add nodes",
+    )
+    concepts_per_pack: Annotated[Literal["auto"] | int, COUNT_OR_AUTO] = Field(
+        default=1,
+        description="concepts of equal settings that share every batch, each with its own delta and anchor; if the "
+        "pack breaks, its members are tried again alone; auto: as many as pay, by a short measurement at the start",
     )
     cpus_per_rank: int = Field(default=1, ge=1, description="CPU cores of each process")
     max_attempts: int = Field(default=3, ge=1, description="tries of a task before it counts as failed")
-    deadline_s: float = Field(default=3600, gt=0, description="seconds that one attempt may take")
+    deadline_s: float = Field(default=3600, gt=0, description="seconds that one attempt may take, per concept in it")
+    storage_patience_s: float = Field(
+        default=120, ge=0, description="seconds for which storage that fails is tried again before the run stops"
+    )
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one gang."""
+        return 1 if self.gpus_per_task == "auto" else max(1, round(self.gpus_per_task))
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        amount = self.gpus_per_task
+        if amount != "auto" and amount > 1 and amount != int(amount):
+            raise ValueError(f"gpus_per_task {amount:g} is neither a fraction of one GPU nor a whole number of them")
+        return self
 
 
 class DeepSpeedSettings(Section):
@@ -116,7 +150,7 @@ class BatchSpec(Section):
     resources: Resources = Field(default_factory=Resources)
     deepspeed: DeepSpeedSettings = Field(default_factory=DeepSpeedSettings)
 
-    def method_for(self, kind: str) -> TrainingSettings:
+    def method_for(self, kind: str) -> MethodSettings:
         """The method's settings for concepts of a kind. Raises ValidationError."""
         changed = self.method.model_dump() | self.method_by_kind.get(kind, {})  # type: ignore[call-overload]
         return type(self.method).model_validate(changed)

@@ -1,7 +1,14 @@
-"""What trained methods share: the draws of one erasure, the teacher's predictions, and the one training loop."""
+"""What trained methods share: the draws of a pack of concepts, the teacher's predictions, and the one training loop.
 
-from collections.abc import Callable, Iterable
+A pack is one concept or several that are erased at once through one backbone, each with its own anchor and its own slot
+of the delta. Whoever its companions are, a concept's draws come from its own seed, its loss is its own mean, and the
+optimizer works element by element: a pack of K gives what K erasures alone give, up to rounding.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
@@ -11,8 +18,9 @@ from torch import Tensor
 from advanchor import losses
 from advanchor.concepts import Concept
 from advanchor.delta import Delta
-from advanchor.diffusion import Conditioning, add_noise, initial_noise, join, predict_noise, sample_latents
+from advanchor.diffusion import Conditioning, add_noise, join, predict_noise, stack
 from advanchor.engine import Engine, derived_seed, shard
+from advanchor.latents import LatentCache, teacher_latents
 from advanchor.models.base import Base
 from advanchor.text import Prompt, fill
 
@@ -22,6 +30,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str = Field(description="which method these are settings of")
     trained_weights: Literal["cross_attention", "cross_attention_kv"] = Field(
         default="cross_attention_kv", description="which weights learn; only the kv ones can be fused in closed form"
     )
@@ -40,7 +49,7 @@ class TrainingSettings(BaseModel):
 
 @dataclass
 class Erasure:
-    """What a method leaves behind."""
+    """What a method leaves behind of one concept."""
 
     delta: dict[str, Tensor]  # dW and db by the name of the base's tensor, float32 on the CPU
     trained_weights: str
@@ -50,12 +59,21 @@ class Erasure:
 
 @dataclass
 class Batch:
-    """This rank's rows of one global draw, and the teacher's predictions that stay the same for it."""
+    """This rank's rows of one global draw, B for each concept, and the teacher's predictions that stay the same."""
 
-    noisy_latents: Tensor  # (B, C, h, w)
-    timesteps: Tensor  # (B,)
-    templates: Tensor  # (B,) which template each row uses
-    constants: dict[str, Tensor] = field(default_factory=dict)  # prompt set -> eps0 (B, C, h, w)
+    noisy_latents: Tensor  # (concepts, B, C, h, w)
+    timesteps: Tensor  # (concepts, B)
+    templates: Tensor  # (concepts, B) which row of the pack's embeddings: a template of the concept's own
+    concepts: list[int]  # which of the pack's
+    constants: dict[str, Tensor] = field(default_factory=dict)  # prompt set -> eps0 (concepts, B, C, h, w)
+
+    def of(self, concepts: list[int]) -> "Batch":
+        """The same draw for some of its concepts only."""
+        if concepts == self.concepts:
+            return self
+        kept = [self.concepts.index(number) for number in concepts]
+        constants = {name: eps0[kept] for name, eps0 in self.constants.items()}
+        return Batch(self.noisy_latents[kept], self.timesteps[kept], self.templates[kept], concepts, constants)
 
 
 Report = Callable[[str, int, int, float], None]  # phase, step, of how many, loss; may raise to stop the task
@@ -65,73 +83,113 @@ def ignore(phase: str, step: int, total: int, loss: float) -> None: ...
 
 
 class Context:
-    """One concept on one engine: everything a method may ask for. The delta is off unless a call says student."""
+    """A pack of concepts on one engine: everything a method may ask for. The delta is off unless a call says student.
+
+    Embeddings have one row per template, concept after concept: concept k's rows are spans[k].
+    """
 
     def __init__(
-        self, base: Base, engine: Engine, delta: Delta, concept: Concept, seed: int, report: Report = ignore
+        self,
+        base: Base,
+        engine: Engine,
+        delta: Delta,
+        concepts: Sequence[Concept],
+        seeds: Sequence[int],
+        report: Report = ignore,
+        cache: LatentCache | None = None,
     ) -> None:
-        self.base, self.engine, self.delta, self.concept, self.seed = base, engine, delta, concept, seed
-        self.report = report
-        self.prompts: list[Prompt] = [fill(template, concept.name) for template in concept.templates]
-        self.positions = base.concept_tokens(self.prompts)  # (templates, L)
+        """Concept k has the seed seeds[k] and the slot k. ValueError if the delta has fewer slots."""
+        if len(concepts) > delta.slots:
+            raise ValueError(f"{len(concepts)} concepts do not fit into a delta of {delta.slots} slots")
+        self.base, self.engine, self.delta, self.report, self.cache = base, engine, delta, report, cache
+        self.concepts, self.seeds = list(concepts), list(seeds)
+        self.spans = [slice(*ends) for ends in pairwise(accumulate((len(c.templates) for c in concepts), initial=0))]
+        self.prompts: list[Prompt] = [fill(template, c.name) for c in concepts for template in c.templates]
+        self.positions = torch.cat([base.concept_tokens(own) for own in self.per_concept(self.prompts)])  # (rows, L)
         with torch.no_grad():
-            self.e_c = base.encode(self.prompts)  # row i: template i
-            self.e_n = base.encode(concept.neutral)
+            self.e_c = self.encode(self.prompts)
+            self.e_n = self.encode([neutral for c in concepts for neutral in c.neutral])
             self.null = base.encode([""])
 
+    def per_concept(self, rows: list) -> list[list]:
+        return [rows[span] for span in self.spans]
+
+    def encode(self, prompts: list) -> Conditioning:
+        """Embeddings of one prompt per row, encoded concept by concept: a batch's size may change a product's bits."""
+        return join(*(self.base.encode(own) for own in self.per_concept(prompts)))
+
+    def student(self) -> AbstractContextManager:
+        """Inside this block every concept's rows meet their own slot of the delta."""
+        return self.delta.on(slots=slice(len(self.concepts)))
+
     def latents(self, settings: TrainingSettings) -> Tensor:
-        """x_0 (num_latents, C, h, w): images of the concept by the teacher; each rank samples its share."""
-        prompts = self.prompts if settings.latent_prompts == "templates" else [Prompt(self.concept.name)]
-        with torch.no_grad():
-            known = self.base.encode(prompts)
-        world = self.engine.world_size
-        padded = -(-settings.num_latents // world) * world
-        mine = torch.arange(padded)[shard(padded, self.engine.rank, world)]
-        seeds = [derived_seed(self.seed, "latent", i) for i in mine.tolist()]
-        parts = []
-        for chunk, chunk_seeds in zip(mine.split(64), torch.tensor(seeds).split(64), strict=True):
-            sampled = sample_latents(
-                self.engine.module,
-                self.base.scheduler_config,
-                initial_noise(self.base.latent_shape, chunk_seeds.tolist()).to(self.base.device),
-                known.rows((chunk % len(known)).to(self.base.device)),
-                self.null,
-                num_steps=settings.latent_steps,
-                guidance=settings.latent_guidance,
-                solver="dpm",
-            )
-            parts.append(sampled)
-        return self.engine.gather(torch.cat(parts))[: settings.num_latents]
+        """x_0 (concepts, num_latents, C, h, w): images of each concept, by the teacher or from the cache."""
+        return torch.stack([self.latents_of(number, settings) for number in range(len(self.concepts))])
+
+    def latents_of(self, number: int, settings: TrainingSettings) -> Tensor:
+        """x_0 (num_latents, C, h, w) of one concept."""
+        own = self.per_concept(self.prompts)[number]
+        prompts = own if settings.latent_prompts == "templates" else [Prompt(self.concepts[number].name)]
+        return teacher_latents(
+            self.base,
+            self.engine,
+            prompts,
+            self.seeds[number],
+            num_latents=settings.num_latents,
+            num_steps=settings.latent_steps,
+            guidance=settings.latent_guidance,
+            cache=self.cache,
+        )
 
     def batches(self, settings: TrainingSettings, latents: Tensor, sweep: int = 0) -> list[Batch]:
-        """The draws of one sweep, one per student step: t uniform; the same global plan on every number of ranks."""
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, "batches", sweep))
-        mine = shard(settings.batch_size, self.engine.rank, self.engine.world_size)
+        """The draws of one sweep, one per student step: t uniform; the same global plan on every number of ranks.
+
+        `latents`: (concepts, num_latents, C, h, w).
+        """
+        plans = [self.plan(number, settings, own, sweep) for number, own in enumerate(latents)]
+        everyone = list(range(len(plans)))
         drawn = []
+        for draws in zip(*plans, strict=True):
+            noisy, timesteps, templates = map(torch.stack, zip(*draws, strict=True))
+            drawn.append(Batch(noisy, timesteps, templates, everyone))
+        return drawn
+
+    def plan(
+        self, number: int, settings: TrainingSettings, latents: Tensor, sweep: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """One concept's x_t, t and rows of templates for every step, this rank's B of each."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seeds[number], "batches", sweep))
+        mine = shard(settings.batch_size, self.engine.rank, self.engine.world_size)
+        num_templates, drawn = len(self.concepts[number].templates), []
         for _ in range(settings.steps):
             size = (settings.batch_size,)
             images = torch.randint(len(latents), size, generator=generator)[mine].to(latents.device)
             timesteps = torch.randint(self.base.schedule.num_train_timesteps, size, generator=generator)[mine]
-            templates = torch.randint(len(self.prompts), size, generator=generator)[mine].to(latents.device)
+            templates = torch.randint(num_templates, size, generator=generator)[mine].to(latents.device)
             noise = torch.randn(*size, *latents.shape[1:], generator=generator)[mine].to(latents.device)
             timesteps = timesteps.to(latents.device)
             noisy = add_noise(self.base.schedule, latents[images], noise, timesteps)
-            drawn.append(Batch(noisy, timesteps, templates))
+            drawn.append((noisy, timesteps, self.spans[number].start + templates))
         return drawn
 
-    def predict(self, batch: Batch, conditioning: Conditioning) -> Tensor:
-        """eps(x_t, conditioning); several rows of conditioning per row of the batch are one forward, stacked."""
-        copies = len(conditioning) // len(batch.timesteps)
-        noisy, timesteps = batch.noisy_latents.repeat(copies, 1, 1, 1), batch.timesteps.repeat(copies)
-        return predict_noise(self.engine.module, self.base.schedule, noisy, timesteps, conditioning)
+    def predict(self, batch: Batch, *conditionings: Conditioning) -> tuple[Tensor, ...]:
+        """eps(x_t, e), (concepts, B, C, h, w), of each of several e of (concepts, B) rows, in one forward.
+
+        The rows of that forward lie concept by concept, as Delta.on wants them.
+        """
+        concepts, copies = len(batch.timesteps), len(conditionings)
+        noisy = torch.stack([batch.noisy_latents] * copies, 1).flatten(0, 2)
+        timesteps = torch.stack([batch.timesteps] * copies, 1).flatten()
+        eps = predict_noise(self.engine.module, self.base.schedule, noisy, timesteps, stack(*conditionings))
+        return eps.unflatten(0, (concepts, copies, -1)).unbind(1)
 
     @torch.no_grad()
     def teacher_constants(self, batch: Batch, prompt_sets: dict[str, Conditioning]) -> dict[str, Tensor]:
         """eps0 of a batch for sets of prompts (one row per template), predicted once, in one forward."""
         missing = [name for name in prompt_sets if name not in batch.constants]
         if missing:
-            joined = join(*(prompt_sets[name].rows(batch.templates) for name in missing))
-            batch.constants |= zip(missing, self.predict(batch, joined).chunk(len(missing)), strict=True)
+            rows = (prompt_sets[name].rows(batch.templates) for name in missing)
+            batch.constants |= zip(missing, self.predict(batch, *rows), strict=True)
         return batch.constants
 
 
@@ -139,26 +197,38 @@ def fit(
     context: Context,
     settings: TrainingSettings,
     batches: Iterable[Batch],
-    target: Callable[[Batch], Tensor],  # a batch -> what the student is to predict for the concept
-) -> Erasure:
-    """Fine-tune the student, one step per batch, on
+    target: Callable[[Batch], Tensor],  # a batch -> what the student is to predict for the concepts
+) -> list[Erasure]:
+    """Fine-tune the student, one step per batch, on each concept's
 
     L = MSE( eps(x_t, e_c), target ) + preserve_weight * MSE( eps(x_t, e_n), eps0(x_t, e_n) ).
+
+    The concepts' losses are summed, so that each one's gradient is what it is alone.
     """
-    loss = torch.zeros(())
+    loss = torch.zeros(len(context.concepts))
     for step, batch in enumerate(batches):
         wanted = target(batch)
+        e_c, e_n = context.e_c.rows(batch.templates), context.e_n.rows(batch.templates)
         if settings.preserve_weight:
             eps0_n = context.teacher_constants(batch, {"neutral": context.e_n})["neutral"]
-            both = join(context.e_c.rows(batch.templates), context.e_n.rows(batch.templates))
-            with context.delta.on():
-                eps_c, eps_n = context.predict(batch, both).chunk(2)
+            with context.student():
+                eps_c, eps_n = context.predict(batch, e_c, e_n)
             loss = losses.erase(eps_c, wanted) + settings.preserve_weight * losses.preserve(eps_n, eps0_n)
         else:
-            with context.delta.on():
-                loss = losses.erase(context.predict(batch, context.e_c.rows(batch.templates)), wanted)
-        context.engine.backward(loss)
+            with context.student():
+                (eps_c,) = context.predict(batch, e_c)
+            loss = losses.erase(eps_c, wanted)
+        context.engine.backward(loss.sum())
         context.engine.step()
-        context.report("student", step + 1, settings.steps, float(loss.detach()))
-    final = float(context.engine.mean(loss.detach()))
-    return Erasure(context.engine.export(), settings.trained_weights, facts={"student_loss": final})
+        context.report("student", step + 1, settings.steps, float(loss.detach().mean()))
+    final = context.engine.mean(loss.detach()).tolist()
+    return erasures(context, settings.trained_weights, [{"student_loss": value} for value in final])
+
+
+def erasures(context: Context, trained_weights: str, facts: Sequence[dict[str, float]] = ()) -> list[Erasure]:
+    """What the engine now holds in each concept's slot, with what there is to say of each."""
+    stacked = context.engine.export()
+    return [
+        Erasure({name: tensor[slot].clone() for name, tensor in stacked.items()}, trained_weights, facts=dict(own))
+        for slot, own in enumerate(facts or [{}] * len(context.concepts))
+    ]

@@ -1,6 +1,7 @@
 """A real Stable Diffusion pipeline, tiny and random, that all tests share: the same classes, some 270,000 weights."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import TorchEngine
 from advanchor.models.base import Base
-from advanchor.pocket.train import new_scheduler
+from advanchor.pocket.parts import new_scheduler
 from advanchor.training import Context
 
 torch.set_num_threads(1)
+os.environ["ADVANCHOR_CACHE"] = "off"
 
 WIDTH, LENGTH, SIZE = 32, 16, 8  # of prompt embeddings, of prompts in tokens, of latents
 CORPUS = (
@@ -118,6 +120,6 @@ def concept() -> Concept:
 @pytest.fixture
 def context(base: Base, concept: Concept) -> Context:
     delta = Delta(base.unet, "cross_attention_kv")
-    context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, concept, seed=0)
+    context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, [concept], [0])
     context.engine.reset(lr=1e-3)
     return context

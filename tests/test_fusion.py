@@ -191,11 +191,11 @@ def test_an_anchor_file_is_enough_to_make_the_anchor_again(
 ) -> None:
     settings = Settings(perturb_tokens=tokens, perturb_space=space, anchor_init=0.5)  # type: ignore[arg-type]
     delta = Delta(base.unet, "cross_attention_kv")
-    context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, concept, seed=0)
+    context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, [concept], [0])
     anchor = Anchor(context, settings)
-    e_c, e_a = anchor_conditioning(base, concept, settings, anchor.e_adv.detach())
+    e_c, e_a = anchor_conditioning(base, concept, settings, anchor.e_adv[0].detach())
     assert torch.equal(e_c.prompt_embeds, context.e_c.prompt_embeds)
     with torch.no_grad():
-        expected = anchor.conditioning(torch.arange(len(concept.templates))).prompt_embeds
+        expected = anchor.conditioning(torch.arange(len(concept.templates))[None]).prompt_embeds[0]
     torch.testing.assert_close(e_a.prompt_embeds, expected)
     assert not torch.equal(e_a.prompt_embeds, e_c.prompt_embeds)

@@ -13,7 +13,7 @@ from advanchor import api, losses, methods
 from advanchor.concepts import Concept
 from advanchor.diffusion import unet_output
 from advanchor.engine import derived_seed
-from advanchor.methods import METHODS, adv_anchor, esd, fixed_anchor, uce
+from advanchor.methods import METHODS, adv_anchor, control, esd, fixed_anchor, uce
 from advanchor.methods.adv_anchor import Anchor
 from advanchor.models.base import Base
 from advanchor.training import Batch, Context, Erasure, TrainingSettings
@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {  # quick ones, a row for every method
     "fixed_anchor": fixed_anchor.Settings(**QUICK),
     "esd": esd.Settings(**QUICK, partial_steps=3),
     "uce": uce.Settings(),
+    "control": control.Settings(**QUICK, seconds=0.01),
 }
 LOSSES, STRATEGIES = ("adv1", "adv2"), ("alternating", "sequential", "cyclical")
 VARIANTS: dict[str, Any] = {
@@ -77,7 +78,7 @@ def test_every_method_has_a_row_of_quick_settings() -> None:
     assert all(isinstance(METHODS[name].VERSION, int) for name in SETTINGS)
 
 
-@pytest.mark.parametrize("variant", [*SETTINGS, *VARIANTS])
+@pytest.mark.parametrize("variant", [name for name in (SETTINGS | VARIANTS) if name != "control"])
 def test_a_method_moves_the_delta_alone_and_repeats_itself(base: Base, concept: Concept, variant: str) -> None:
     settings = (SETTINGS | VARIANTS)[variant]
     before, said = weights(base), teacher_output(base, concept)
@@ -91,6 +92,12 @@ def test_a_method_moves_the_delta_alone_and_repeats_itself(base: Base, concept: 
     again, other = run(base, concept, settings), run(base, concept, settings, seed=1)
     assert equal(again.delta, erasure.delta) and again.facts == erasure.facts
     assert equal(other.delta, erasure.delta) == isinstance(settings, uce.Settings)  # which draws nothing
+
+
+def test_the_control_leaves_a_delta_of_zero(base: Base, concept: Concept) -> None:
+    erasure = run(base, concept, SETTINGS["control"])
+    assert erasure.delta.keys() == expected_tensors(base, "cross_attention_kv").keys() and erasure.e_adv is None
+    assert not any(tensor.any() for tensor in erasure.delta.values())
 
 
 def expected_tensors(base: Base, trained_weights: str) -> dict[str, Tensor]:
@@ -144,13 +151,15 @@ def drawn(context: Context, settings: TrainingSettings) -> Batch:
 
 def test_the_anchor_is_the_concept_outside_its_tokens(context: Context) -> None:
     anchor = Anchor(context, adv(anchor_init=1))
-    moved = (anchor.conditioning(torch.tensor([1, 0])).prompt_embeds != context.e_c.prompt_embeds[[1, 0]]).any(dim=-1)
+    moved = (anchor.conditioning(torch.tensor([[1, 0]])).prompt_embeds[0] != context.e_c.prompt_embeds[[1, 0]]).any(
+        dim=-1
+    )
     assert torch.equal(moved, context.positions[[1, 0]] >= 0)
 
 
 def test_the_anchor_may_also_move_what_follows_the_concept(context: Context) -> None:
     anchor = Anchor(context, adv(anchor_init=1, perturb_tokens="concept_and_later"))
-    shift = anchor.conditioning(torch.tensor([1])).prompt_embeds[0] - context.e_c.prompt_embeds[1]
+    shift = anchor.conditioning(torch.tensor([[1]])).prompt_embeds[0, 0] - context.e_c.prompt_embeds[1]
     first = int((context.positions[1] >= 0).float().argmax())
     assert not shift[:first].any()
     later = shift[context.positions[1].argmax() + 1 :]
@@ -173,37 +182,37 @@ def test_a_loss_of_zero_ends_the_search(base: Base, context: Context) -> None:
     """The neutral prompt is the concept's own prompt: eps0(e_c) - eps0(e_n) = 0, and so is adv2."""
     concept = Concept(name="star", kind="object", templates=("a {}",), neutral=("a star",))
     settings = adv(anchor_init=0.5)
-    same = Context(base, context.engine, context.delta, concept, seed=0)
+    same = Context(base, context.engine, context.delta, [concept], [0])
     batch, anchor = drawn(same, settings), Anchor(same, settings)
-    start = anchor.e_adv.detach().clone()
-    assert anchor.step(batch) is False
+    start = anchor.e_adv[0].detach().clone()
+    assert anchor.step(batch) == []
     anchor.search(batch)
-    assert torch.equal(anchor.e_adv, start)
+    assert torch.equal(anchor.e_adv[0], start)
 
 
 def test_a_negative_loss_ends_the_search(context: Context) -> None:
     """A negative weight turns the sign of the same product: what was above 0 is below it."""
     settings = adv()
     batch, anchor = drawn(context, settings), Anchor(context, settings)
-    start = anchor.e_adv.detach().clone()
-    anchor.weights = {"concept": -1.0}
+    start = anchor.e_adv[0].detach().clone()
+    anchor.weights = {"concept": -torch.ones(1)}
     assert anchor.loss(batch) < 0
-    assert anchor.step(batch) is False
-    assert torch.equal(anchor.e_adv, start)
+    assert anchor.step(batch) == []
+    assert torch.equal(anchor.e_adv[0], start)
 
 
 @pytest.mark.parametrize("loss", ["adv1", "adv2"])
 def test_attributes_add_their_weighted_products_and_halve_the_sum(base: Base, context: Context, loss: str) -> None:
-    concept = context.concept.model_copy(update={"attributes": {"red star": 0.5, "circle": 0.25}})
+    concept = context.concepts[0].model_copy(update={"attributes": {"red star": 0.5, "circle": 0.25}})
     settings = adv(loss=loss, anchor_init=1)
     batch = drawn(context, settings)
-    anchor = Anchor(Context(base, context.engine, context.delta, concept, seed=0), settings)
+    anchor = Anchor(Context(base, context.engine, context.delta, [concept], [0]), settings)
     e_attributes = [base.encode([t.format(name) for t in concept.templates]) for name in concept.attributes]
 
     def eps(conditioning: Any) -> Tensor:
-        return context.predict(batch, conditioning.rows(batch.templates))
+        return context.predict(batch, conditioning.rows(batch.templates))[0]
 
-    eps_a, eps_n = context.predict(batch, anchor.conditioning(batch.templates)), eps(context.e_n)
+    eps_n, (eps_a,) = eps(context.e_n), context.predict(batch, anchor.conditioning(batch.templates))
     directions = [eps(context.e_c), *map(eps, e_attributes)]
     products = [losses.adv1(eps_a, d) if loss == "adv1" else losses.adv2(eps_a, d, eps_n) for d in directions]
     expected = (products[0] + 0.5 * products[1] + 0.25 * products[2]) / 2

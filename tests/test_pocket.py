@@ -13,9 +13,10 @@ from advanchor.evaluation.exam import UnknownConceptError
 from advanchor.models.base import Base
 from advanchor.pocket.check import measure
 from advanchor.pocket.classifier import HEADS, IGNORED, labels
+from advanchor.pocket.drawing import draw
 from advanchor.pocket.scorer import CLASSIFIER, PREFIXES, PocketScorer, retained_questions
 from advanchor.pocket.train import to_unit
-from advanchor.pocket.world import MARK, draw, random_scene
+from advanchor.pocket.world import MARK, random_scene
 
 STOCK = """
 import sys

@@ -31,7 +31,7 @@ class GradientKeeper(TorchEngine):
 def on_rank(context: Context, rank: int, world_size: int) -> Context:
     delta = context.delta
     engine = GradientKeeper(context.base.unet, delta.named_parameters(), rank, world_size)
-    return Context(context.base, engine, delta, context.concept, context.seed)
+    return Context(context.base, engine, delta, context.concepts, context.seeds)
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def randomise(delta: Delta) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(2)
     for parameter in delta.parameters():
         parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
-    return {name: parameter.detach().clone() for name, parameter in delta.named_parameters().items()}
+    return {name: parameter[0].detach().clone() for name, parameter in delta.named_parameters().items()}
 
 
 def test_shards_are_the_rows_in_order() -> None:
@@ -65,19 +65,21 @@ def test_two_ranks_draw_one_ranks_batches(context: Context) -> None:
     assert len(whole) == SETTINGS.steps
     for batch, first, second in zip(whole, *halves, strict=True):
         for field in ("noisy_latents", "timesteps", "templates"):
-            assert torch.equal(torch.cat([getattr(first, field), getattr(second, field)]), getattr(batch, field))
+            assert torch.equal(torch.cat([getattr(first, field), getattr(second, field)], dim=1), getattr(batch, field))
 
 
 def test_two_ranks_sample_one_ranks_latents(context: Context) -> None:
     whole = context.latents(SETTINGS)
     first, second = (on_rank(context, rank, 2).latents(SETTINGS) for rank in range(2))
-    assert whole.shape == (5, 4, 8, 8)
-    torch.testing.assert_close(torch.cat([first, second])[:5], whole, atol=1e-4, rtol=1e-4)  # 3 each; one to spare
+    assert whole.shape == (1, 5, 4, 8, 8)
+    torch.testing.assert_close(
+        torch.cat([first, second], dim=1)[:, :5], whole, atol=1e-4, rtol=1e-4
+    )  # 3 each; one to spare
 
 
 def test_sweeps_and_seeds_draw_differently(context: Context) -> None:
     latents = context.latents(SETTINGS)
-    other = Context(context.base, context.engine, context.delta, context.concept, seed=1)
+    other = Context(context.base, context.engine, context.delta, context.concepts, [1])
     plans = [
         context.batches(SETTINGS, latents, 0),
         context.batches(SETTINGS, latents, 1),
@@ -132,8 +134,8 @@ def test_the_first_loss_of_fit_by_hand(context: Context, tiny_base: Path) -> Non
     fit(context, SETTINGS, [batch], lambda _: torch.full_like(batch.noisy_latents, 0.25))
 
     def eps(unet: nn.Module, conditioning: Conditioning) -> Tensor:
-        embeds = conditioning.prompt_embeds[batch.templates]
-        return unet(batch.noisy_latents, batch.timesteps, encoder_hidden_states=embeds).sample
+        embeds = conditioning.prompt_embeds[batch.templates[0]]
+        return unet(batch.noisy_latents[0], batch.timesteps[0], encoder_hidden_states=embeds).sample
 
     erase = (eps(student, context.e_c) - 0.25).square().mean().item()
     preserve = (eps(student, context.e_n) - eps(teacher, context.e_n)).square().mean().item()
@@ -207,7 +209,7 @@ def test_the_mean_of_two_ranks_anchor_losses_is_one_ranks(context: Context) -> N
 def test_an_engine_that_is_reset_starts_afresh(context: Context) -> None:
     def trained() -> dict[str, Tensor]:
         context.engine.reset(1e-3)
-        return fit(context, SETTINGS, draws(context), lambda batch: torch.zeros_like(batch.noisy_latents)).delta
+        return fit(context, SETTINGS, draws(context), lambda batch: torch.zeros_like(batch.noisy_latents))[0].delta
 
     first, second = trained(), trained()
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -218,9 +220,9 @@ def test_an_engine_that_loads_a_delta_forgets_its_optimizers_state(context: Cont
 
     def stepped() -> dict[str, Tensor]:
         context.engine.load(changes)
-        return fit(context, SETTINGS, draws(context), lambda batch: torch.zeros_like(batch.noisy_latents)).delta
+        return fit(context, SETTINGS, draws(context), lambda batch: torch.zeros_like(batch.noisy_latents))[0].delta
 
     first, second = stepped(), stepped()
     assert all(torch.equal(first[name], second[name]) for name in first)
     context.engine.load(changes)
-    assert all(torch.equal(tensor, changes[name]) for name, tensor in context.engine.export().items())
+    assert all(torch.equal(tensor[0], changes[name]) for name, tensor in context.engine.export().items())

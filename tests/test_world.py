@@ -8,6 +8,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
+from advanchor.pocket.drawing import draw
 from advanchor.pocket.world import (
     BACKGROUNDS,
     COLOURS,
@@ -24,7 +25,6 @@ from advanchor.pocket.world import (
     STYLES,
     Scene,
     caption,
-    draw,
     people,
     random_scene,
 )

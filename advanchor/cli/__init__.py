@@ -5,7 +5,22 @@ from typing import Annotated
 import typer
 
 import advanchor
-from advanchor.cli import bench, check, doctor, erase, fuse, generate, plan, pocket, report, results, status
+from advanchor.cli import (
+    bench,
+    cancel,
+    check,
+    doctor,
+    erase,
+    fuse,
+    generate,
+    logs,
+    plan,
+    pocket,
+    report,
+    results,
+    status,
+    submit,
+)
 
 app = typer.Typer(
     name="advanchor",
@@ -31,13 +46,18 @@ def main(
     pass
 
 
-app.command()(erase.erase)
+app.command()(check.check)
 app.command()(plan.plan)
+app.command()(erase.erase)
+app.command()(submit.submit)
 app.command()(status.status)
+app.command()(logs.logs)
+app.command()(cancel.cancel)
+app.command()(erase.resume)
+app.command()(cancel.retry)
 app.command()(results.results)
 app.command()(report.report)
 app.command()(fuse.fuse)
-app.command()(check.check)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")

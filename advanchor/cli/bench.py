@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,59 @@ import typer
 from advanchor.cli import common
 
 app = typer.Typer(help="Measurements of the program itself.", no_args_is_help=True)
+
+Work = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Keep the runs and the figures in this new folder.", metavar="DIR")
+]
+
+
+def new_folder(output: Path | None) -> Path:
+    if output is None:
+        return Path(tempfile.mkdtemp(prefix="advanchor-bench-"))
+    try:
+        output.mkdir(parents=True)
+    except FileExistsError:
+        common.fail(f"{output} is there already; a measurement starts in a new folder")
+    return output.absolute()
+
+
+@app.command()
+def chaos(
+    concepts: Annotated[int, typer.Option(help="Tasks of the batch.", min=2)] = 200,
+    kills: Annotated[int, typer.Option(help="Ranks, nodes and drivers killed.", min=0)] = 50,
+    seed: Annotated[int, typer.Option(help="Decides what is killed, and when.")] = 0,
+    nodes: Annotated[int, typer.Option(help="Nodes of one CPU each, on this machine.", min=1)] = 2,
+    output: Work = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Kill ranks, nodes and drivers at random under a batch; exit code 1 unless it ends like an undisturbed one."""
+    common.quiet()
+    from advanchor.bench import chaos as bench
+
+    folder = new_folder(output)
+    figures = bench.measure(folder, concepts, kills, seed, nodes)
+    (folder / "chaos.json").write_text(json.dumps(figures.to_json(), indent=2) + "\n")
+    print(json.dumps(figures.to_json(), indent=2) if as_json else "\n".join(figures.lines()))
+    raise typer.Exit(common.SOME_FAILED if figures.problems else common.OK)
+
+
+@app.command()
+def scale(
+    tasks: Annotated[int, typer.Option(help="Tasks of each run.", min=8)] = 1000,
+    gangs: Annotated[list[int] | None, typer.Option(help="Gangs at a time; may be repeated.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long each task waits in the place of computing.", min=0)] = 0.5,
+    output: Work = None,
+    as_json: common.AsJson = False,
+) -> None:
+    """Run very many tasks that erase nothing on 1, 2, 4, 8 and 16 pretended GPUs: what the driver costs per task."""
+    common.quiet()
+    from advanchor.bench import scale as bench
+
+    folder = new_folder(output)
+    rows = bench.measure(folder, tasks, gangs or [1, 2, 4, 8, 16], seconds)
+    found = [row.to_json() for row in rows]
+    (folder / "scale.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2) if as_json else "\n".join([bench.HEAD, *map(bench.line, rows)]))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from advanchor.plan import Task
+    from advanchor.runtime.store import Store
     from advanchor.spec import BatchSpec
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -39,11 +40,12 @@ def user_errors() -> Iterator[None]:
     """Errors that are the user's to mend become lines on stderr and exit code 2; others keep their traceback."""
     from advanchor.artifacts import ArtifactError
     from advanchor.models import ModelError
+    from advanchor.runtime.files import StoreError
     from advanchor.spec import BatchError
 
     try:
         yield
-    except (ArtifactError, BatchError, FileNotFoundError, ModelError) as error:
+    except (ArtifactError, BatchError, FileNotFoundError, ModelError, StoreError) as error:
         fail(str(error))
 
 
@@ -67,6 +69,36 @@ def planned(batch: Path, overrides: Sequence[str] | None, output: str | None) ->
     with user_errors():
         spec, concepts = read_batch(batch, overrides or (), output)
         return spec, plan(spec, concepts)
+
+
+def opened(run_directory: str) -> "tuple[BatchSpec, list[Task], Store]":
+    """A run by its directory. Exit code 2 if there is none."""
+    from pydantic import ValidationError
+
+    from advanchor.plan import load_plan
+    from advanchor.runtime.store import Store
+
+    with user_errors():
+        store = Store(run_directory)
+        content = store.read_json("plan.json")
+    if content is None:
+        fail(f"{run_directory} has no plan.json: it is not a run directory")
+    try:
+        spec, tasks = load_plan(content)
+    except (ValidationError, KeyError) as error:
+        fail(f"{store.path('plan.json')} was written by another version of this program: {error}")
+    return spec.model_copy(update={"output": store.url}), tasks, store
+
+
+def chosen(tasks: "list[Task]", names: Sequence[str]) -> "list[Task]":
+    """The tasks of these concepts; all of them if none is named. Exit code 2 for a name that is not in the run."""
+    from advanchor.spec import choice
+
+    known = {task.concept.name: task for task in tasks}
+    for name in names:
+        if name not in known:
+            fail(f"concept {choice(name, list(known))}" if len(known) <= 20 else f"the run has no concept {name!r}")
+    return [known[name] for name in names] if names else tasks
 
 
 def is_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""advanchor erase: the main job."""
+"""advanchor erase and advanchor resume: the main job."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,63 +9,89 @@ from advanchor.cli import common, live
 
 if TYPE_CHECKING:
     from advanchor.plan import Task
-    from advanchor.runtime.status import RunStatus, View
+    from advanchor.runtime.status import RunStatus
     from advanchor.runtime.store import Store
     from advanchor.spec import BatchSpec
+
+Local = Annotated[bool, typer.Option("--local", help="In this process, without Ray and DeepSpeed.")]
+Address = Annotated[str | None, typer.Option(help="A Ray cluster to join (default: RAY_ADDRESS, or a local Ray).")]
+Insecure = Annotated[bool, typer.Option("--insecure-no-token", help="Join another machine without a token.")]
 
 
 def erase(
     batch: common.BatchFile,
     overrides: common.Overrides = None,
     output: common.Output = None,
-    local: Annotated[bool, typer.Option("--local", help="In this process, without Ray and DeepSpeed.")] = False,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to join (default: RAY_ADDRESS, or a local Ray).")
-    ] = None,
-    insecure_no_token: Annotated[
-        bool, typer.Option("--insecure-no-token", help="Join another machine without a token.")
-    ] = False,
+    local: Local = False,
+    address: Address = None,
+    insecure_no_token: Insecure = False,
     as_json: common.AsJson = False,
 ) -> None:
     """Erase every concept of a batch. Running it again goes on where it stopped and skips what is done."""
     spec, tasks = common.planned(batch, overrides, output)
+    from advanchor.plan import dump_plan
+    from advanchor.runtime.store import Store
+
+    with common.user_errors():
+        store = Store(spec.output, spec.resources.storage_patience_s)
+        store.keep_plan(batch.read_text(), overrides or [], dump_plan(spec, tasks))
+    run(spec, tasks, store, local=local, address=address, insecure=insecure_no_token, as_json=as_json)
+
+
+def resume(
+    run_directory: common.RunDirectory,
+    local: Local = False,
+    address: Address = None,
+    insecure_no_token: Insecure = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Go on with a run from its directory alone, on any machine; the batch file is not needed."""
+    common.quiet()
+    spec, tasks, store = common.opened(run_directory)
+    run(spec, tasks, store, local=local, address=address, insecure=insecure_no_token, as_json=as_json)
+
+
+def run(
+    spec: "BatchSpec", tasks: "list[Task]", store: "Store", *, local: bool, address: str | None, insecure: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Do what is left to do, write the report, exit."""
     from advanchor.report.html import write_report
     from advanchor.runtime.local import run_locally
-    from advanchor.runtime.store import Store, StoreError
 
-    try:
-        store = Store(spec.output)
-        keep_batch(store, batch.read_text(), overrides or [])
-    except (StoreError, OSError) as error:
-        common.fail(f"output: {error}")
     console = Console()
+    if (other := working_driver(store)) and not as_json:
+        console.print(
+            f"another driver ({other}) is at work on this run: nothing breaks, but work is done twice", style="yellow"
+        )
     with live.progress(as_json, console) as view:
         if local:
             status = run_locally(spec, tasks, store, view)
         else:
-            status = run_on_ray(spec, tasks, store, view, address, insecure_no_token)
-    write_report(store)
+            from advanchor.runtime.batch import Run
+            from advanchor.runtime.ray_cluster import ClusterError, connected
+
+            try:
+                with connected(address, allow_without_token=insecure):
+                    status = Run(spec, tasks, store, view).run()
+            except ClusterError as error:
+                common.fail(str(error))
+    if status.state == "stopped":
+        common.fail(f"the run has stopped: {status.note}; what is done is kept, the same command goes on", 1)
+    with common.user_errors():
+        write_report(store)
     if not as_json:
         show_end(console, status, store)
     raise typer.Exit(status.exit_code)
 
 
-def keep_batch(store: "Store", text: str, overrides: list[str]) -> None:
-    notes = "".join(f"# --set {override}\n" for override in overrides)
-    store.write("batch.yaml", (notes + text).encode())
+def working_driver(store: "Store") -> str:
+    """Host and process of a driver that has written to this run within the last seconds."""
+    from advanchor.runtime.status import STATUS_FILE, RunStatus
 
-
-def run_on_ray(
-    spec: "BatchSpec", tasks: "list[Task]", store: "Store", view: "View", address: str | None, insecure: bool
-) -> "RunStatus":
-    from advanchor.runtime.batch import Run
-    from advanchor.runtime.ray_cluster import ClusterError, connected
-
-    try:
-        with connected(address, allow_without_token=insecure):
-            return Run(spec, tasks, store, view).run()
-    except ClusterError as error:
-        common.fail(str(error))
+    content = store.read_json(STATUS_FILE)
+    status = RunStatus.from_json(content) if content else None
+    return status.driver if status and status.state == "running" and not status.is_stale else ""
 
 
 def show_end(console: Console, status: "RunStatus", store: "Store") -> None:
@@ -73,5 +99,9 @@ def show_end(console: Console, status: "RunStatus", store: "Store") -> None:
     console.print(f"{live.summary(status)}", style="dim", highlight=False)
     for row in status.tasks:
         if row.status == "failed":
-            console.print(f"failed: {row.name}: {row.reason}", style="red", markup=False, highlight=False)
+            console.print(
+                f"failed: {row.name}: {row.reason}", style="red", markup=False, highlight=False, soft_wrap=True
+            )
+    if any(row.status in ("failed", "cancelled") for row in status.tasks):
+        console.print(f"to try these again: advanchor retry {store.url} --failed --cancelled", highlight=False)
     console.print(f"report: {store.path('report', 'index.html')}", markup=False, highlight=False, soft_wrap=True)

@@ -28,6 +28,8 @@ def summary(status: "RunStatus") -> str:
     ]
     elapsed = status.updated_at - status.started_at
     line = f"{', '.join(counts)} · {status.gangs} of {status.wanted_gangs} gangs ready · {elapsed:.0f} s"
+    if status.note:
+        line += f" · {status.note}"
     done = status.count("done")
     if status.count("running") and done:
         left = (len(status.tasks) - done) / done * elapsed
@@ -86,7 +88,9 @@ class PlainLines:
                 self.seen[row.id] = row.status
                 scores = row.scores or {}
                 numbers = " ".join(f"{n.upper()} {percent(scores[n])}" for n in ("ua", "ira", "cra") if n in scores)
-                self.console.print(Text(" ".join(filter(None, (row.status, row.name, numbers, row.reason)))))
+                self.console.print(
+                    Text(" ".join(filter(None, (row.status, row.name, numbers, row.reason)))), soft_wrap=True
+                )
         if time.monotonic() - self.last > 30:
             self.last = time.monotonic()
             self.console.print(Text(summary(status)))

@@ -7,8 +7,6 @@ from rich.console import Console
 
 from advanchor.cli import common, live
 
-STALE_S = 30.0
-
 
 def status(run: common.RunDirectory, as_json: common.AsJson = False) -> None:
     """Show the state of a run. The exit code is the run's: 0 all done, 1 not (yet), 130 interrupted."""
@@ -26,7 +24,7 @@ def status(run: common.RunDirectory, as_json: common.AsJson = False) -> None:
         console.print(live.table(snapshot))
         console.print(f"{snapshot.state}: {live.summary(snapshot)}", highlight=False)
         age = time.time() - snapshot.updated_at
-        if snapshot.state == "running" and age > STALE_S:
+        if snapshot.is_stale:
             console.print(
                 f"last heard of {age:.0f} s ago: its driver is gone; run the batch again to go on", style="yellow"
             )

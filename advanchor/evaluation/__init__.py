@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from advanchor.engine import Engine
 from advanchor.evaluation.exam import Answers, Question, Scorer, score
 from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
+from advanchor.evaluation.metrics import alignment, diversity, frechet_distance
 from advanchor.models.base import Base
 
 PREVIEW = 8  # pictures of each group that are kept to be looked at
@@ -40,10 +42,13 @@ class Seen:
 
 
 class Evaluator:
-    """Examines erasures of one base. What the base makes of retained prompts is remembered between concepts."""
+    """Examines erasures of one base. What the base makes of retained prompts is remembered between concepts.
 
-    def __init__(self, base: Base, scorer: Scorer, settings: EvaluationSettings, unet: nn.Module | None = None) -> None:
-        self.base, self.scorer, self.settings, self.unet = base, scorer, settings, unet
+    The ranks of an engine share the pictures out among them; each then has all of them.
+    """
+
+    def __init__(self, base: Base, scorer: Scorer, settings: EvaluationSettings, engine: Engine | None = None) -> None:
+        self.base, self.scorer, self.settings, self.engine = base, scorer, settings, engine
         self.base_pictures: dict[str, Tensor] = {}  # retained prompt -> the base's pictures of it
 
     def pictures(self, questions: Sequence[Question], copies: int, *, remembered: bool) -> Tensor:
@@ -54,12 +59,24 @@ class Evaluator:
         if wanted:
             prompts = [prompt for prompt in wanted for _ in range(copies)]
             seeds = numbered_seeds(prompts, self.settings.seed)
-            images = generate(self.base, prompts, seeds, self.settings, self.unet)
+            images = self.generate(prompts, seeds)
             made = dict(zip(wanted, images.split(copies), strict=True))
         if remembered:
             self.base_pictures |= made
             made = self.base_pictures
         return torch.cat([made[question.prompt] for question in questions])
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """As evaluation.generate.generate; equally many pictures by every rank, so that all make the same calls."""
+        if self.engine is None:
+            return generate(self.base, prompts, seeds, self.settings)
+        rank, ranks = self.engine.rank, self.engine.world_size
+        mine = [i % len(prompts) for i in range(rank, rank + -(-len(prompts) // ranks) * ranks, ranks)]
+        images = generate(
+            self.base, [prompts[i] for i in mine], [seeds[i] for i in mine], self.settings, self.engine.module
+        )
+        gathered = self.engine.gather(images.to(self.base.device)).cpu()  # rank by rank
+        return gathered.unflatten(0, (ranks, -1)).transpose(0, 1).flatten(0, 1)[: len(prompts)]
 
     def see(self, questions: Sequence[Question], copies: int, *, remembered: bool = False) -> Seen:
         images = self.pictures(questions, copies, remembered=remembered)
@@ -82,10 +99,18 @@ class Evaluator:
         with student():
             after = {name: self.see(group, copies[name]) for name, group in groups.items()}
         expanded = exam.repeated(copies)
-        scores: dict[str, float | int | dict | None] = dict(score(expanded, {k: v.answers for k, v in after.items()}))
-        scores["base"] = score(expanded, {k: v.answers for k, v in before.items()})
-        moved = (after["retained"].features - before["retained"].features).norm(dim=1)
-        scores["degradation"] = moved.mean().item()
+        of_base, of_student = (
+            score(expanded, {name: seen.answers for name, seen in seen_in.items()})
+            | {
+                "alignment": alignment(expanded.retained, seen_in["retained"].answers),
+                "diversity": diversity(seen_in["retained"].features, copies["retained"]),
+            }
+            for seen_in in (before, after)
+        )
+        moved = after["retained"].features, before["retained"].features
+        scores: dict[str, float | int | dict | None] = {**of_student, "base": of_base}
+        scores["degradation"] = (moved[0] - moved[1]).norm(dim=1).mean().item()
+        scores["frechet"] = frechet_distance(*moved)
         scores["num_images"] = {name: len(seen.answers) for name, seen in after.items()}
         previews = {name: (before[name].preview, after[name].preview) for name in ("erased", "retained")}
         return Evaluation(scores, previews)

@@ -19,6 +19,6 @@ def retuned(
     """
     context.engine.reset(settings.lr)
     context.engine.load(fused)
-    erasure = METHODS[settings.name].erase(context, settings)
+    (erasure,) = METHODS[settings.name].erase(context, settings)
     contribution = statistics(erasure.delta, context.e_c.prompt_embeds)
     return {name: weight * tensor for name, tensor in contribution.items()}

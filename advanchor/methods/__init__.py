@@ -1,11 +1,11 @@
-"""The methods: one file each, with `Settings`, `VERSION` and `erase(context, settings) -> Erasure`."""
+"""The methods: a file each, with `Settings`, `VERSION`, `PACKABLE` and `erase(context, settings) -> list[Erasure]`."""
 
 from types import ModuleType
 from typing import Annotated
 
 from pydantic import Field
 
-from advanchor.methods import adv_anchor, esd, fixed_anchor, uce
+from advanchor.methods import adv_anchor, control, esd, fixed_anchor, uce
 from advanchor.training import Context, Erasure
 
 METHODS: dict[str, ModuleType] = {
@@ -13,13 +13,21 @@ METHODS: dict[str, ModuleType] = {
     "fixed_anchor": fixed_anchor,
     "esd": esd,
     "uce": uce,
+    "control": control,
 }
 MethodSettings = Annotated[
-    adv_anchor.Settings | fixed_anchor.Settings | esd.Settings | uce.Settings, Field(discriminator="name")
+    adv_anchor.Settings | fixed_anchor.Settings | esd.Settings | uce.Settings | control.Settings,
+    Field(discriminator="name"),
 ]
 
 
-def erase(context: Context, settings: MethodSettings) -> Erasure:
-    """Run the method that the settings belong to, on a fresh delta and optimizer."""
+def erase(context: Context, settings: MethodSettings) -> list[Erasure]:
+    """Run the method that the settings belong to on the context's pack, with a fresh delta and optimizer.
+
+    One Erasure per concept, in order. ValueError for several concepts of a method that takes one at a time.
+    """
+    method = METHODS[settings.name]
+    if len(context.concepts) > 1 and not method.PACKABLE:
+        raise ValueError(f"{settings.name} erases one concept at a time, not {len(context.concepts)}")
     context.engine.reset(settings.lr)
-    return METHODS[settings.name].erase(context, settings)
+    return method.erase(context, settings)

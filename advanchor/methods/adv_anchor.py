@@ -8,6 +8,7 @@ The anchor is the concept's own embedding plus a universal perturbation, e_a = e
 The student then learns to predict for the concept what the teacher predicts for the anchor.
 """
 
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from advanchor.text import fill, later_tokens, pad_to_prompt
 from advanchor.training import Batch, Context, Erasure, TrainingSettings, fit
 
 VERSION = 1  # raised whenever the same settings give other numbers
+PACKABLE = True  # several concepts, of equally many attributes, may share a forward
 
 
 class Settings(TrainingSettings):
@@ -48,74 +50,104 @@ class Settings(TrainingSettings):
 
 
 class Anchor:
-    """e_adv (rows, D), its optimizer and its loss; row j belongs to the concept's j-th token."""
+    """Each concept's e_adv (rows, D), the optimizer and the losses; row j belongs to the concept's j-th token."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
         self.context, self.settings = context, settings
-        later = settings.perturb_tokens == "concept_and_later"
-        self.positions = later_tokens(context.positions) if later else context.positions  # (templates, L)
-        shape = int(self.positions.max()) + 1, context.e_c.prompt_embeds.shape[-1]
-        generator = torch.Generator().manual_seed(derived_seed(context.seed, "e_adv"))
-        e_adv = settings.anchor_init * torch.randn(shape, generator=generator)
-        self.e_adv = e_adv.to(context.base.device).requires_grad_()
+        own_positions = [context.positions[span] for span in context.spans]
+        if settings.perturb_tokens == "concept_and_later":
+            own_positions = [later_tokens(positions) for positions in own_positions]
+        width = context.e_c.prompt_embeds.shape[-1]
+        self.e_adv: list[Tensor] = []  # (rows, D) of each concept: as many as it has tokens
+        for positions, seed in zip(own_positions, context.seeds, strict=True):
+            generator = torch.Generator().manual_seed(derived_seed(seed, "e_adv"))
+            start = settings.anchor_init * torch.randn(int(positions.max()) + 1, width, generator=generator)
+            self.e_adv.append(start.to(context.base.device).requires_grad_())
+        self.positions = positions_in_table(own_positions, [len(rows) for rows in self.e_adv])  # (templates, L)
         self.reset_optimizer()
-        concept = context.concept
-        with torch.no_grad():
-            attributes = [
-                context.base.encode([fill(template, attribute) for template in concept.templates])
-                for attribute in concept.attributes
-            ]
-        self.directions = {"concept": context.e_c} | dict(zip(concept.attributes, attributes, strict=True))
-        self.weights = {"concept": 1.0} | concept.attributes
+        self.directions, self.weights = directions(context)
 
     def reset_optimizer(self) -> None:
-        self.optimizer = torch.optim.Adam([self.e_adv], lr=self.settings.anchor_lr)
+        self.optimizer = torch.optim.Adam(self.e_adv, lr=self.settings.anchor_lr)
 
     def conditioning(self, templates: Tensor) -> Conditioning:
-        """e_a for the rows of a batch."""
-        shift = pad_to_prompt(self.e_adv, self.positions[templates])
+        """e_a (concepts, B, L, D) for the rows of a batch."""
+        shift = pad_to_prompt(torch.cat(self.e_adv), self.positions[templates])
         if self.settings.perturb_space == "prompt_embeds":
             e_c = self.context.e_c.rows(templates)
             return e_c.with_embeds(e_c.prompt_embeds + shift)
-        return self.context.base.encode([self.context.prompts[i] for i in templates.tolist()], token_shift=shift)
+        prompts = [self.context.prompts[i] for i in templates.flatten().tolist()]
+        e_a = self.context.base.encode(prompts, token_shift=shift.flatten(0, 1))
+        return e_a.rows(torch.arange(len(prompts)).view_as(templates))
 
     def loss(self, batch: Batch) -> Tensor:
-        """adv1 or adv2 against the concept and, weighted, its attributes; halved where there are any (authors)."""
+        """adv1 or adv2, (concepts,), against the concept and its weighted attributes; halved if there are any."""
         known = self.context.teacher_constants(batch, self.directions | {"neutral": self.context.e_n})
-        eps_a = self.context.predict(batch, self.conditioning(batch.templates))
-        total = torch.zeros((), device=eps_a.device)
-        for name, weight in self.weights.items():
+        (eps_a,) = self.context.predict(batch, self.conditioning(batch.templates))
+        total = torch.zeros(len(eps_a), device=eps_a.device)
+        for name, weights in self.weights.items():
             if self.settings.loss == "adv1":
-                total = total + weight * losses.adv1(eps_a, known[name])
+                total = total + weights[batch.concepts] * losses.adv1(eps_a, known[name])
             else:
-                total = total + weight * losses.adv2(eps_a, known[name], known["neutral"])
+                total = total + weights[batch.concepts] * losses.adv2(eps_a, known[name], known["neutral"])
         return total / 2 if len(self.weights) > 1 else total
 
-    def step(self, batch: Batch) -> bool:
-        """One step on e_adv; False, and no step, where the loss (the mean over the ranks) is already at or below 0."""
+    def step(self, batch: Batch) -> list[int]:
+        """One step on each e_adv; returns the concepts that took it.
+
+        Those whose loss (the mean over the ranks) is already at or below 0 take none.
+        """
         loss = self.loss(batch)
-        if self.context.engine.mean(loss.detach()) <= 0:
-            return False
-        (gradient,) = torch.autograd.grad(loss, self.e_adv)
-        self.e_adv.grad = self.context.engine.mean(gradient)
-        self.optimizer.step()
-        return True
+        values = self.context.engine.mean(loss.detach()).tolist()
+        above = [number for number, value in zip(batch.concepts, values, strict=True) if value > 0]
+        if above:
+            self.optimizer.zero_grad()  # without a gradient Adam leaves an e_adv and its moments alone
+            gradients = torch.autograd.grad(loss.sum(), [self.e_adv[number] for number in above])
+            for number, gradient in zip(above, gradients, strict=True):
+                self.e_adv[number].grad = self.context.engine.mean(gradient)
+            self.optimizer.step()
+        return above
 
     def search(self, batch: Batch) -> None:
-        """Up to `anchor_steps` steps on one batch."""
+        """Up to `anchor_steps` steps on one batch; a concept that stops leaves it."""
         if self.settings.reset_anchor_optimizer:
             self.reset_optimizer()
         for _ in range(self.settings.anchor_steps):
-            if not self.step(batch):
+            above = self.step(batch)
+            if not above:
                 break
+            batch = batch.of(above)
 
     @torch.no_grad()
     def target(self, batch: Batch) -> Tensor:
         """eps0(x_t, e_a)."""
-        return self.context.predict(batch, self.conditioning(batch.templates))
+        return self.context.predict(batch, self.conditioning(batch.templates))[0]
 
 
-def erase(context: Context, settings: Settings) -> Erasure:
+def positions_in_table(own: list[Tensor], rows: list[int]) -> Tensor:
+    """Each concept's positions (its templates, L) as positions in the table of all e_adv, one below the other."""
+    firsts = accumulate(rows[:-1], initial=0)
+    return torch.cat([p.where(p < 0, p + first) for p, first in zip(own, firsts, strict=True)])
+
+
+def directions(context: Context) -> tuple[dict[str, Conditioning], dict[str, Tensor]]:
+    """What the losses push away from, (templates, L, D), and with which weight, (concepts,): concept and attributes."""
+    concepts = context.concepts
+    counts = {len(concept.attributes) for concept in concepts}
+    if len(counts) > 1:
+        raise ValueError(f"concepts with {' and '.join(map(str, sorted(counts)))} attributes cannot share a pack")
+    embeds, weights = {"concept": context.e_c}, {"concept": torch.ones(len(concepts), device=context.base.device)}
+    for i in range(counts.pop()):
+        names = [list(concept.attributes)[i] for concept in concepts]
+        prompts = [fill(t, name) for concept, name in zip(concepts, names, strict=True) for t in concept.templates]
+        with torch.no_grad():
+            embeds[f"attribute {i}"] = context.encode(prompts)
+        own = [concept.attributes[name] for concept, name in zip(concepts, names, strict=True)]
+        weights[f"attribute {i}"] = torch.tensor(own, device=context.base.device)
+    return embeds, weights
+
+
+def erase(context: Context, settings: Settings) -> list[Erasure]:
     anchor = Anchor(context, settings)
     latents = context.latents(settings)
     batches = context.batches(settings, latents)
@@ -129,26 +161,27 @@ def erase(context: Context, settings: Settings) -> Erasure:
 
     match settings.strategy:
         case "alternating":
-            erasure = fit(context, settings, batches, searched_target)
+            erasures = fit(context, settings, batches, searched_target)
         case "sequential":
             for i, batch in enumerate(batches):
                 anchor.search(batch)
                 context.report("anchor", i + 1, len(batches), 0.0)
-            erasure = fit(context, settings, sweep(1), anchor.target)
+            erasures = fit(context, settings, sweep(1), anchor.target)
         case "cyclical":
             for i in range(settings.anchor_steps):
                 for batch in sweep(i):
                     anchor.step(batch)
                 context.report("anchor", i + 1, settings.anchor_steps, 0.0)
-            erasure = fit(context, settings, sweep(settings.anchor_steps), anchor.target)
-    erasure.e_adv = anchor.e_adv.detach().cpu()
-    erasure.facts |= distances(anchor)
-    return erasure
+            erasures = fit(context, settings, sweep(settings.anchor_steps), anchor.target)
+    for erasure, e_adv, span in zip(erasures, anchor.e_adv, context.spans, strict=True):
+        erasure.e_adv = e_adv.detach().cpu()
+        erasure.facts |= distances(context, e_adv, span)
+    return erasures
 
 
-def distances(anchor: Anchor) -> dict[str, float]:
-    """How far the anchor went: the mean norm of e_adv's rows, and relative to the concept's own embeddings."""
-    inside = anchor.context.positions >= 0
-    own = anchor.context.e_c.prompt_embeds[inside].norm(dim=-1).mean()
-    rows = anchor.e_adv.detach().norm(dim=-1)
+def distances(context: Context, e_adv: Tensor, templates: slice) -> dict[str, float]:
+    """How far an anchor went: the mean norm of e_adv's rows, and relative to the concept's own embeddings."""
+    inside = context.positions[templates] >= 0
+    own = context.e_c.prompt_embeds[templates][inside].norm(dim=-1).mean()
+    rows = e_adv.detach().norm(dim=-1)
     return {"e_adv_norm": rows.mean().item(), "e_adv_relative_norm": (rows.mean() / own).item()}

@@ -5,10 +5,10 @@
 x_t is what the student itself has sampled, from pure noise down to t.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from pydantic import Field
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from advanchor.engine import derived_seed, shard
 from advanchor.training import Batch, Context, Erasure, TrainingSettings, fit
 
 VERSION = 1
+PACKABLE = False  # how far the student samples is drawn per concept: packed rows would not step together
 
 
 class Settings(TrainingSettings):
@@ -29,19 +30,20 @@ class Settings(TrainingSettings):
 
 @torch.no_grad()
 def sample_partly(context: Context, settings: Settings, number: int) -> Batch:
-    """The student's own x_t, (B, C, h, w), after a random part of a DDIM sampling; t is the same for the batch."""
-    generator = torch.Generator().manual_seed(derived_seed(context.seed, "partial", number))
+    """The student's own x_t, (1, B, C, h, w), after a random part of a DDIM sampling; t is the same for the batch."""
+    (seed,) = context.seeds
+    generator = torch.Generator().manual_seed(derived_seed(seed, "partial", number))
     mine = shard(settings.batch_size, context.engine.rank, context.engine.world_size)
     device = context.base.device
     templates = torch.randint(len(context.prompts), (settings.batch_size,), generator=generator)[mine].to(device)
     steps_done = int(torch.randint(settings.partial_steps, (), generator=generator))
-    seeds = [derived_seed(context.seed, "partial", number, row) for row in range(settings.batch_size)][mine]
+    seeds = [derived_seed(seed, "partial", number, row) for row in range(settings.batch_size)][mine]
     latents = initial_noise(context.base.latent_shape, seeds).to(device)
-    scheduler = DDIMScheduler.from_config(context.base.scheduler_config)
+    scheduler: Any = DDIMScheduler.from_config(context.base.scheduler_config)
     scheduler.set_timesteps(settings.partial_steps)
     null = context.null.rows(torch.zeros_like(templates))
     both = join(null, context.e_c.rows(templates))
-    with context.delta.on():
+    with context.student():
         for timestep in scheduler.timesteps[:steps_done]:
             times = timestep.expand(len(both)).to(device)
             unconditional, conditional = unet_output(
@@ -49,10 +51,11 @@ def sample_partly(context: Context, settings: Settings, number: int) -> Batch:
             ).chunk(2)
             guided = unconditional + settings.partial_guidance * (conditional - unconditional)
             latents = scheduler.step(guided, timestep, latents).prev_sample
-    return Batch(latents, scheduler.timesteps[steps_done].expand(len(latents)).to(device), templates)
+    timesteps = scheduler.timesteps[steps_done].expand(len(latents)).to(device)
+    return Batch(latents[None], timesteps[None], templates[None], [0])
 
 
-def erase(context: Context, settings: Settings) -> Erasure:
+def erase(context: Context, settings: Settings) -> list[Erasure]:
     null = context.null.rows(torch.zeros(len(context.prompts), dtype=torch.long))
 
     def target(batch: Batch) -> Tensor:

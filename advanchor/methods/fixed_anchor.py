@@ -10,6 +10,7 @@ from advanchor.text import fill
 from advanchor.training import Batch, Context, Erasure, TrainingSettings, fit
 
 VERSION = 1
+PACKABLE = True  # several concepts may share a forward
 
 
 class Settings(TrainingSettings):
@@ -27,16 +28,16 @@ class Settings(TrainingSettings):
         return self
 
 
-def erase(context: Context, settings: Settings) -> Erasure:
-    templates = context.concept.templates
+def erase(context: Context, settings: Settings) -> list[Erasure]:
     with torch.no_grad():
         match settings.anchor:
             case "superclass":
                 anchor = context.e_n
             case "empty":
-                anchor = context.base.encode([""] * len(templates))
+                anchor = context.encode([""] * len(context.prompts))
             case "concept":
-                anchor = context.base.encode([fill(t, settings.anchor_concept or "") for t in templates])
+                templates = [template for concept in context.concepts for template in concept.templates]
+                anchor = context.encode([fill(template, settings.anchor_concept or "") for template in templates])
 
     def target(batch: Batch) -> Tensor:
         """eps0(x_t, e_anchor)."""

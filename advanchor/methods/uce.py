@@ -16,9 +16,10 @@ from torch import Tensor
 from advanchor.concepts import Concept
 from advanchor.models.base import Base
 from advanchor.text import fill
-from advanchor.training import Context, Erasure
+from advanchor.training import Context, Erasure, erasures
 
 VERSION = 1
+PACKABLE = True
 
 
 class Settings(BaseModel):
@@ -96,7 +97,7 @@ def joint_edit(
     return {name: (weight.double().cpu() @ edit).float() for name, weight in weights.items()}
 
 
-def erase(context: Context, settings: Settings) -> Erasure:
-    delta = joint_edit(context.base, [context.concept], settings, context.delta.base_tensors())
-    context.engine.load(delta)
-    return Erasure(context.engine.export(), settings.trained_weights)
+def erase(context: Context, settings: Settings) -> list[Erasure]:
+    for slot, concept in enumerate(context.concepts):
+        context.engine.load(joint_edit(context.base, [concept], settings, context.delta.base_tensors()), slot)
+    return erasures(context, settings.trained_weights)

@@ -19,15 +19,15 @@ class Base:
         self.pipeline = pipeline
         self.name = name
         self.unet: nn.Module = pipeline.unet
-        self.text_encoder: nn.Module = pipeline.text_encoder
-        self.tokenizer = pipeline.tokenizer
-        self.vae = pipeline.vae
+        self.text_encoder: Any = pipeline.text_encoder
+        self.tokenizer: Any = pipeline.tokenizer
+        self.vae: Any = pipeline.vae
         self.scheduler_config: dict[str, Any] = dict(pipeline.scheduler.config)
         self.schedule = NoiseSchedule(
             pipeline.scheduler.alphas_cumprod.float(), self.scheduler_config["prediction_type"]
         )
-        size = self.unet.config.sample_size
-        self.latent_shape = (self.unet.config.in_channels, size, size)
+        config = pipeline.unet.config
+        self.latent_shape: tuple[int, int, int] = (config.in_channels, config.sample_size, config.sample_size)
         for module in (self.unet, self.text_encoder, self.vae):
             module.eval().requires_grad_(False)
         self.digest = digest or weights_digest(self.unet, self.text_encoder, self.vae)
@@ -62,7 +62,7 @@ def shifted(embedding: nn.Module, shift: Tensor | None) -> Iterator[None]:
     if shift is None:
         yield
         return
-    handle = embedding.register_forward_hook(lambda module, arguments, output: output + shift.to(output.dtype))
+    handle = embedding.register_forward_hook(lambda _, __, output: output + shift.to(output.dtype))  # type: ignore[operator]
     try:
         yield
     finally:

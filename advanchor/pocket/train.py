@@ -7,29 +7,30 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from tokenizers.pre_tokenizers import ByteLevel
-from tokenizers.trainers import BpeTrainer
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from advanchor.pocket.classifier import HEADS, IGNORED, Classifier, labels
-from advanchor.pocket.world import HINTS, MARK, SIZE, Scene, caption, draw, people, random_scene
+from advanchor.pocket.drawing import draw
+from advanchor.pocket.parts import new_scheduler, new_text_encoder, new_tokenizer, new_unet, new_vae
+from advanchor.pocket.world import HINTS, MARK, Scene, caption, people, random_scene
 
 log = logging.getLogger(__name__)
 
+Model = Any  # diffusers' own annotations call a config a dict and an output a tuple
+
 NUM_IMAGES = 48_000
 NUM_HELD_OUT = 2_000  # the last ones of NUM_IMAGES: never trained on
-MAX_LENGTH = 16  # tokens of a prompt
-WIDTH = 256  # of the text embeddings
 VAE_STEPS, VAE_BATCH, VAE_LR = 3_500, 48, 2e-3
 DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 10_000, 64, 1.5e-3
 POLISH = ((1_300, 8e-4), (700, 6e-4), (1_500, 8e-4))  # steps and learning rate of the passes after that
@@ -62,7 +63,7 @@ def to_unit(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def fit(name: str, parameters: list[Tensor], steps: int, lr: float, step_loss: Callable[[int], Tensor]) -> None:
+def fit(name: str, parameters: Sequence[Tensor], steps: int, lr: float, step_loss: Callable[[int], Tensor]) -> None:
     """AdamW with a one-cycle schedule on `step_loss(step)`."""
     optimizer = torch.optim.AdamW(parameters, lr=lr, foreach=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.08)
@@ -78,17 +79,16 @@ def fit(name: str, parameters: list[Tensor], steps: int, lr: float, step_loss: C
             log.info("%s %d/%d loss %.4f, %.0f s", name, step, steps, loss.item(), time.monotonic() - start)
 
 
-def train_vae(images: Tensor, seed: int) -> AutoencoderKL:
+def corpus(seed: int) -> list[str]:
+    """What the tokenizer learns its words from: captions, and the rare words often enough to become one token each."""
+    rng = random.Random(seed)
+    captions = [caption(scene, rng) for scene in scenes(seed)]
+    return captions + [person.name for person in people()] * 200 + [MARK, *HINTS] * 200
+
+
+def train_vae(images: Tensor, seed: int) -> Model:
     torch.manual_seed(seed)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 64),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=SIZE,
-    )
+    vae: Model = new_vae()
 
     def step_loss(_: int) -> Tensor:
         batch = to_unit(images[torch.randint(len(images) - NUM_HELD_OUT, (VAE_BATCH,))])
@@ -104,7 +104,7 @@ def train_vae(images: Tensor, seed: int) -> AutoencoderKL:
     return vae
 
 
-def reconstruction_errors(vae: AutoencoderKL, images: Tensor, seed: int) -> dict[str, float]:
+def reconstruction_errors(vae: Model, images: Tensor, seed: int) -> dict[str, float]:
     """Mean squared error on [-1, 1] over held-out pictures, of shapes and of portraits."""
     held_out = scenes(seed)[-NUM_HELD_OUT:]
     errors = []
@@ -118,7 +118,7 @@ def reconstruction_errors(vae: AutoencoderKL, images: Tensor, seed: int) -> dict
     return {"shapes": error[~portrait].mean().item(), "portraits": error[portrait].mean().item()}
 
 
-def encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
+def encode(vae: Model, images: Tensor) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of the latents, scaled: two of (N, 4, 8, 8)."""
     means, deviations = [], []
     with torch.no_grad():
@@ -129,67 +129,10 @@ def encode(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(means).contiguous(), torch.cat(deviations).contiguous()
 
 
-def train_tokenizer(seed: int) -> CLIPTokenizer:
-    """Byte-pair encoding in CLIP's form, learned from captions: every word of the world becomes one token."""
-    rng = random.Random(seed)
-    corpus = [caption(scene, rng) for scene in scenes(seed)]
-    corpus += [person.name for person in people()] * 200 + [MARK, *HINTS] * 200
-    learner = CLIPTokenizer().backend_tokenizer
-    trainer = BpeTrainer(
-        vocab_size=2_000,
-        min_frequency=50,
-        show_progress=False,
-        initial_alphabet=ByteLevel.alphabet(),
-        end_of_word_suffix="</w>",
-    )
-    learner.train_from_iterator(corpus, trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
-    alphabet = sorted(ByteLevel.alphabet())
-    pieces = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
-    pieces = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
-    vocab = {piece: number for number, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_LENGTH)
-
-
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        projection_dim=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=MAX_LENGTH,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return CLIPTextModel(config)
-
-
-def new_unet() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=SIZE // 4,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(64, 128),
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
-
-
-def new_scheduler() -> DDIMScheduler:
-    return DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
-
-
 class Average:
     """Exponential moving average of parameters (EMA), with a short memory at the start."""
 
-    def __init__(self, parameters: list[Tensor]) -> None:
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters
         self.values = [parameter.detach().clone() for parameter in parameters]
         self.updates = 0
@@ -214,8 +157,8 @@ def polish_weight(scene: Scene) -> float:
 def train_denoiser(
     latents: tuple[Tensor, Tensor],
     tokenizer: CLIPTokenizer,
-    text_encoder: CLIPTextModel,
-    unet: UNet2DConditionModel,
+    text_encoder: Model,
+    unet: Model,
     seed: int,
     *,
     polish: int = 0,
@@ -225,7 +168,7 @@ def train_denoiser(
     Later, shorter passes (`polish` counts them) see full captions, the mark and look-alike textures more often.
     """
     torch.manual_seed(seed + polish)
-    scheduler = new_scheduler()
+    scheduler: Model = new_scheduler()
     parameters = [*text_encoder.parameters(), *unet.parameters()]
     average = Average(parameters)
     means, deviations = latents
@@ -282,6 +225,19 @@ def held_out_accuracy(model: Classifier, images: Tensor, seed: int) -> dict[str,
     return accuracy
 
 
+def tidy(pipeline: Path) -> None:
+    """Configurations without the place they were made at, and with one precision for all.
+
+    transformers loads what the dtype says, diffusers float32: a plain from_pretrained would mix both.
+    """
+    for path in pipeline.glob("*/config.json"):
+        content = json.loads(path.read_text())
+        content.pop("_name_or_path", None)
+        if "dtype" in content:
+            content["dtype"] = "float32"
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def train(work: Path, output: Path, seed: int = 0) -> None:
     """Run every stage that has no result in `work` yet; write the pipeline and the classifier, in fp16, to `output`."""
     work.mkdir(parents=True, exist_ok=True)
@@ -290,8 +246,8 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
         vae = train_vae(images, seed)
         log.info("vae mean squared error, held out: %s", reconstruction_errors(vae, images, seed))
         vae.save_pretrained(work / "vae")
-    vae = AutoencoderKL.from_pretrained(work / "vae")
-    tokenizer = train_tokenizer(seed)
+    vae: Model = AutoencoderKL.from_pretrained(work / "vae")
+    tokenizer = new_tokenizer(corpus(seed))
     if not (work / "latents.safetensors").exists():
         mean, std = encode(vae, images)
         save_file({"mean": mean, "std": std}, work / "latents.safetensors")
@@ -313,7 +269,8 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
         classifier = train_classifier(images, seed)
         log.info("classifier accuracy, held out: %s", held_out_accuracy(classifier, images, seed))
         save_file({k: v.contiguous() for k, v in classifier.state_dict().items()}, work / "classifier.safetensors")
-    pipeline = StableDiffusionPipeline(
+    make_pipeline: Any = StableDiffusionPipeline
+    pipeline = make_pipeline(
         vae=vae,
         text_encoder=CLIPTextModel.from_pretrained(last / "text_encoder"),
         tokenizer=tokenizer,
@@ -324,8 +281,6 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(output / "pipeline", safe_serialization=True)
-    # transformers loads what this file says, diffusers float32: a plain from_pretrained would mix both.
-    configuration = output / "pipeline" / "text_encoder" / "config.json"
-    configuration.write_text(configuration.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    tidy(output / "pipeline")
     half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(work / "classifier.safetensors").items()}
     save_file(half, output / "classifier.safetensors")

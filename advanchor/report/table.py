@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 COLUMNS = (
-    "name", "kind", "status", "ua", "ira", "cra", "cra_with", "cra_without", "hinted", "degradation",
-    "base_ua", "base_ira", "base_cra", "base_hinted", "e_adv_relative_norm", "erasing_s", "evaluating_s",
-    "attempts", "reason", "task",
+    "name", "kind", "status", "ua", "ira", "cra", "cra_with", "cra_without", "hinted",
+    "alignment", "diversity", "frechet", "degradation",
+    "base_ua", "base_ira", "base_cra", "base_hinted", "base_alignment", "base_diversity",
+    "e_adv_relative_norm", "erasing_s", "evaluating_s", "attempts", "reason", "task",
 )  # fmt: skip
-SCORES = ("ua", "ira", "cra", "cra_with", "cra_without", "hinted", "degradation")
-BASE_SCORES = ("ua", "ira", "cra", "hinted")
+SCORES = ("ua", "ira", "cra", "cra_with", "cra_without", "hinted", "alignment", "diversity", "frechet", "degradation")
+BASE_SCORES = ("ua", "ira", "cra", "hinted", "alignment", "diversity")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet run a cell instead of showing it
 
 

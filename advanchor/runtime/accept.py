@@ -145,7 +145,7 @@ def retuned_concept(base: Base, fusion: Fusion, member: Member, number: int) -> 
     try:
         engine = TorchEngine(base.unet, delta.named_parameters())
         seed = derived_seed("repair", member.task, number)  # other draws than the erasure's own, and every round's
-        context = Context(base, engine, delta, member.concept, seed)
+        context = Context(base, engine, delta, [member.concept], [seed])
         return retuned(context, settings, fusion.delta, REPAIR_WEIGHT)
     finally:
         delta.detach()

@@ -1,155 +1,140 @@
-"""The driver: hands tasks to gangs, looks at what comes back, and decides by the policy."""
+"""The driver: hands packs of tasks to gangs and looks at what comes back. The only file with ray.wait."""
 
 import contextlib
 import logging
 import signal
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from advanchor.plan import Task, scores_key
-from advanchor.runtime.gang import Gang, TaskCancelled
-from advanchor.runtime.policy import (
-    FINAL,
-    Broke,
-    Cancelled,
-    Event,
-    Interrupted,
-    Refused,
-    Started,
-    Succeeded,
-    TaskState,
-    policy,
-)
-from advanchor.runtime.ray_cluster import ClusterError, gang_shape, number_of_gangs
-from advanchor.runtime.status import STATUS_FILE, RunStatus, View, new_row, show_state
-from advanchor.runtime.store import Store
-from advanchor.runtime.worker import Refusal, WorkerSettings
+from advanchor.plan import Task
+from advanchor.runtime.gang import Gang, TaskCancelled, measure_pack_size
+from advanchor.runtime.ledger import Attempt, Ledger
+from advanchor.runtime.policy import Broke, Cancelled, Event, Interrupted, Refused, Succeeded
+from advanchor.runtime.ray_cluster import ClusterError, check_room, gang_shape, number_of_gangs
+from advanchor.runtime.status import STATUS_FILE, RunStatus, View
+from advanchor.runtime.store import Store, StoreError
+from advanchor.runtime.worker import Outcome, WorkerSettings
 from advanchor.spec import BatchSpec
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2  # how long one ray.wait may take
-SNAPSHOT_S = 2.0  # how often status.json is written
-START_DEADLINE_S = 600.0  # for a gang to load its model once its resources are there
+VIEW_S = 0.25  # how often the run is shown
+SNAPSHOT_S = 2.0  # how often status.json is written and the cluster looked at, ...
+SNAPSHOT_SHARE = 0.02  # ... and what share of the driver's time that may take in runs of very many tasks
+START_DEADLINE_S = 600.0  # for a gang to load its model once it has its place
 GRACE_S = 10.0  # for attempts to end by themselves after Ctrl-C
-MAX_BROKEN_STARTS = 3  # gangs in a row that die before they are ready
-
-
-def worker_settings(spec: BatchSpec, tasks: Sequence[Task], store: Store) -> WorkerSettings:
-    return WorkerSettings(
-        store_url=store.url,
-        model=spec.model,
-        trained_weights=tasks[0].method.trained_weights,
-        evaluate=spec.evaluate,
-        stage=spec.deepspeed.stage,
-        precision=spec.deepspeed.precision,
-        offload=spec.deepspeed.offload,
-    )
+MAX_BROKEN_STARTS = 5  # gangs in a row that die before they are ready
 
 
 class Run:
-    """One run of a batch. Ray is connected already; `view` is shown every snapshot."""
+    """One run of a batch. Ray is connected already; `view` is shown what happens."""
 
     def __init__(self, spec: BatchSpec, tasks: Sequence[Task], store: Store, view: View) -> None:
         self.spec, self.store, self.view = spec, store, view
-        self.tasks = {task.id: task for task in tasks}
-        self.states = {task.id: TaskState() for task in tasks}
-        self.status = RunStatus(spec.model, spec.method.name, tasks=[new_row(task) for task in tasks])
-        self.rows = {row.id: row for row in self.status.tasks}
-        self.queue: deque[Task] = deque()
+        self.ledger = Ledger(spec, tasks, store)
+        self.status = self.ledger.status
+        self.shape = gang_shape(spec.resources, ray.cluster_resources())
+        self.settings = WorkerSettings.of(spec, tasks, on_gpu="GPU" in self.shape.bundle)
+        self.pack_size = 1
         self.gangs: list[Gang] = []
         self.gang_count = 0
         self.broken_starts = 0
         self.interrupted = False
-        self.last_snapshot = 0.0
+        self.shown_at = self.written_at = self.next_snapshot = 0.0
 
     def run(self) -> RunStatus:
-        """Until every task is final, or the user interrupts. Raises ClusterError."""
-        self.skip_done()
+        """Until every task is final, or the user interrupts, or storage fails for good. Raises ClusterError."""
         try:
-            if self.queue:
-                shape = gang_shape(self.spec.resources, ray.cluster_resources())
-                wanted = number_of_gangs(self.spec.resources, shape, len(self.queue))
-                settings = worker_settings(self.spec, list(self.tasks.values()), self.store)
-                self.status.wanted_gangs = wanted
+            self.ledger.open()
+            if self.ledger.unfinished:
                 self.status.state = "running"
+                self.status.note = check_room(self.spec.resources, self.shape)
                 with self.interruptible():
-                    while not self.interrupted and not self.is_finished():
-                        while len(self.gangs) < min(wanted, self.unfinished()):
-                            self.gang_count += 1
-                            self.gangs.append(Gang(self.gang_count, shape, settings))
+                    self.pack_size = self.choose_pack_size()
+                    self.settings = replace(self.settings, slots=self.pack_size)
+                    while not self.interrupted and self.ledger.unfinished:
+                        self.match_gangs()
                         self.hand_out()
                         self.collect()
                         self.snapshot()
                     self.wind_down()
             self.status.state = "interrupted" if self.interrupted else "finished"
+        except StoreError as error:
+            self.status.state, self.status.note = "stopped", str(error)
         finally:
             for gang in self.gangs:
                 gang.close()
-            self.snapshot(force=True)
+            with contextlib.suppress(StoreError):
+                self.snapshot(force=True)
         return self.status
 
-    def skip_done(self) -> None:
-        """Tasks with a result, and scores of this evaluation where there are to be scores, are not done again."""
-        for task in self.tasks.values():
-            result = self.store.result(task)
-            if result and result["scores_key"] == scores_key(task.base, task.base_digest, self.spec.evaluate):
-                self.happened(task, Succeeded())
-                self.finish_row(task, result)
-            else:
-                self.queue.append(task)
+    # --- gangs
 
-    def unfinished(self) -> int:
-        return sum(state.status not in FINAL for state in self.states.values())
+    def choose_pack_size(self) -> int:
+        """As the batch says, or as measured; never so many that gangs would have nothing to do."""
+        asked = self.spec.resources.concepts_per_pack
+        if asked != "auto":
+            return asked
+        gangs = max(1, number_of_gangs(self.spec.resources, self.shape))
+        group = self.ledger.largest_group()
+        share = group[: -(-len(group) // gangs)]
+        if len(share) < 2:
+            return 1
+        answer = measure_pack_size(self.shape, self.settings, share, gangs)
+        while not self.interrupted and not ray.wait([answer], timeout=TICK_S)[0]:
+            self.snapshot()
+        return 1 if self.interrupted else ray.get(answer)
 
-    def is_finished(self) -> bool:
-        return not self.queue and all(gang.task is None for gang in self.gangs)
+    def match_gangs(self) -> None:
+        """As many gangs as there is room and work for; idle ones go when the queue is empty."""
+        if time.time() >= self.next_snapshot:
+            self.status.wanted_gangs = number_of_gangs(self.spec.resources, self.shape)
+        busy = sum(bool(gang.pack) for gang in self.gangs)
+        while len(self.gangs) < min(self.status.wanted_gangs, busy + self.ledger.num_packs(self.pack_size)):
+            self.gang_count += 1
+            self.gangs.append(Gang(self.gang_count, self.shape, self.settings))
+        if self.ledger.is_queue_empty:
+            for gang in [gang for gang in self.gangs if gang.is_idle or not gang.is_ready][1:]:
+                self.dismiss(gang)  # one stays, for what may have to be tried again
 
-    def happened(self, task: Task, event: Event) -> TaskState:
-        state = policy(self.states[task.id], event, self.spec.resources.max_attempts)
-        self.states[task.id] = state
-        show_state(self.rows[task.id], state)
-        return state
-
-    def finish_row(self, task: Task, result: dict[str, Any]) -> None:
-        row = self.rows[task.id]
-        row.scores = result["scores"]
-        row.seconds = sum(result["seconds"].values())
+    def dismiss(self, gang: Gang) -> None:
+        gang.close()
+        self.gangs.remove(gang)
 
     def hand_out(self) -> None:
         for gang in self.gangs:
-            if gang.is_idle and self.queue:
-                task = self.queue.popleft()
-                self.happened(task, Started())
-                gang.start(task)
+            if gang.is_idle and not self.ledger.is_queue_empty:
+                pack = self.ledger.next_pack(self.pack_size)
+                if pack:
+                    gang.start(pack)
+                for task in pack:
+                    self.ledger.started(task, gang.number)
+
+    # --- what comes back
 
     def collect(self) -> None:
-        """Look at what has come back, one reference at a time: the first dead rank is seen while others still hang."""
+        """Look at all that has come back, one reference at a time: a dead rank is seen while others still hang."""
         owners = {ref: gang for gang in self.gangs for ref in gang.pending}
         if owners:
-            ready, _ = ray.wait(list(owners), num_returns=1, timeout=TICK_S)
-            for ref in ready:
-                self.take(owners[ref], ref)
+            if ray.wait(list(owners), num_returns=1, timeout=TICK_S)[0]:
+                ready, _ = ray.wait(list(owners), num_returns=len(owners), timeout=0)
+                for ref in ready:
+                    if owners[ref] in self.gangs and ref in owners[ref].pending:  # the gang may be gone by now
+                        self.take(owners[ref], ref)
         else:
             time.sleep(TICK_S)
         for gang in list(self.gangs):
-            limit = self.spec.resources.deadline_s if gang.task else START_DEADLINE_S
-            if gang.pending and time.time() - gang.started_at > limit and self.has_resources(gang):
-                self.lose(gang, Broke(f"no result within {limit:g} s"))
+            limit = self.spec.resources.deadline_s * len(gang.pack) if gang.pack else START_DEADLINE_S
+            if gang.pending and gang.has_place() and time.time() - gang.started_at > limit:
+                self.lose(gang, Broke(f"no result within {limit:g} s", packed=len(gang.pack) > 1))
 
-    def has_resources(self, gang: Gang) -> bool:
-        """A gang that still waits for its place in the cluster is not late: its time starts when it has one."""
-        if gang.is_ready or gang.group.wait(timeout_seconds=0):
-            return True
-        gang.started_at = time.time()
-        return False
-
-    def take(self, gang: Gang, ref: ray.ObjectRef) -> None:
+    def take(self, gang: Gang, ref: Any) -> None:
         """One rank has answered."""
         try:
             answer = ray.get(ref)
@@ -157,68 +142,76 @@ class Run:
             self.fail(gang, error)
         except RayError as error:
             preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
-            self.lose(gang, Broke(f"{type(error).__name__}: {first_line(error)}", charged=not preempted))
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            self.lose(gang, Broke(reason, charged=not preempted, packed=len(gang.pack) > 1), details=str(error))
         else:
             gang.pending.remove(ref)
-            if gang.task and ref == gang.result_ref:
-                self.finish_row(gang.task, answer)
+            if ref == gang.result_ref:
+                gang.answer = answer
             if not gang.pending:
                 self.complete(gang)
 
     def complete(self, gang: Gang) -> None:
-        """All ranks have answered: the gang is ready, or its task is done."""
-        if gang.task is None:
-            gang.is_ready, self.broken_starts = True, 0
-            self.status.gangs = sum(gang.is_ready for gang in self.gangs)
-        else:
-            self.happened(gang.task, Succeeded())
-            self.record(gang, "done")
-            gang.task = None
+        """All ranks have answered: the gang is ready, or its attempt is over."""
+        if gang.pack:
+            self.settle(gang, gang.answer)
+            return
+        gang.is_ready, gang.node, self.status.note = True, gang.answer, ""
+        self.broken_starts = 0
+        if not self.store.take_probe(gang.probe):
+            raise ClusterError(
+                f"node {gang.node} does not see the run directory {self.store.url}: what it wrote there is not here. "
+                "output must be a folder that all nodes share, or a URL"
+            )
+
+    def settle(self, gang: Gang, outcomes: Sequence[Outcome]) -> None:
+        """Every task of a pack has its own outcome."""
+        tasks, gang.pack = {task.id: task for task in gang.pack}, ()
+        for outcome in outcomes:
+            event: Event = Succeeded() if outcome.result else Refused(outcome.refused)
+            self.ledger.ended(tasks[outcome.task], event, attempt_of(gang), outcome.result)
 
     def fail(self, gang: Gang, error: RayTaskError) -> None:
         """An exception inside a rank."""
         cause = error.cause
-        if isinstance(cause, Refusal):
-            event: Event = Refused(str(cause))
-        elif isinstance(cause, TaskCancelled):
-            event = Interrupted() if self.interrupted else Cancelled()
+        if isinstance(cause, StoreError):
+            self.lose(gang, Interrupted(), details=str(error))
+            raise StoreError(str(cause)) from error
+        if isinstance(cause, TaskCancelled):
+            self.lose(gang, Interrupted(), keep=len(gang.ranks) == 1)
         else:
-            event = Broke(f"{type(cause).__name__}: {first_line(cause)}")
-        log.debug("gang %d: %s", gang.number, error)
-        unharmed = isinstance(cause, Refusal | TaskCancelled) and len(gang.ranks) == 1
-        self.lose(gang, event, keep=unharmed)
+            reason = f"{type(cause).__name__}: {first_line(cause)}"
+            self.lose(gang, Broke(reason, packed=len(gang.pack) > 1), details=str(error))
 
-    def lose(self, gang: Gang, event: Event, *, keep: bool = False) -> None:
+    def lose(self, gang: Gang, event: Event, *, keep: bool = False, details: str = "") -> None:
         """End a gang's attempt, and the gang with it unless its state is known to be sound."""
-        task = gang.task
-        if task:
-            state = self.happened(task, event)
-            self.record(gang, state.status, state.reason)
-            if state.status == "queued" and not self.interrupted:
-                self.queue.append(task)
+        pack, gang.pack = gang.pack, ()
+        if keep:
+            gang.pending = []
         else:
+            self.dismiss(gang)
+        if not pack and not keep:
             self.broken_starts += 1
             if self.broken_starts >= MAX_BROKEN_STARTS:
                 reason = getattr(event, "reason", "nothing")
                 raise ClusterError(f"{MAX_BROKEN_STARTS} gangs in a row could not start; the last one said: {reason}")
-        if keep:
-            gang.task, gang.pending = None, []
-        else:
-            gang.close()
-            self.gangs.remove(gang)
-        self.status.gangs = sum(gang.is_ready for gang in self.gangs)
+        cancelled = self.store.cancelled() if pack else set()
+        for task in pack:
+            result = self.store.result(task) if len(pack) > 1 else None  # published before the pack broke
+            own = Succeeded() if result else Cancelled() if task.id in cancelled else event
+            self.ledger.ended(task, own, attempt_of(gang), result, details)
 
-    def record(self, gang: Gang, outcome: str, reason: str = "") -> None:
-        assert gang.task
-        record = {
-            "attempt": self.states[gang.task.id].attempts,
-            "gang": gang.number,
-            "started_at": round(gang.started_at, 3),
-            "ended_at": round(time.time(), 3),
-            "outcome": outcome,
-            "reason": reason,
-        }
-        self.store.record_attempt(gang.task, record)
+    # --- stopping
+
+    def obey(self) -> None:
+        """Cancel what was asked for, from whatever machine, since the last look."""
+        asked = self.store.cancelled()
+        running = {task.id: gang for gang in self.gangs for task in gang.pack}
+        for task_id in asked & self.ledger.tasks.keys():
+            if task_id in running:
+                running[task_id].cancel()
+            elif self.ledger.states[task_id].status == "queued":
+                self.ledger.happened(self.ledger.tasks[task_id], Cancelled())
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -237,28 +230,44 @@ class Run:
     def wind_down(self) -> None:
         """After an interruption: ask the attempts in flight to stop, wait a little, give up on the rest."""
         for gang in self.gangs:
-            if gang.task:
+            if gang.pack:
                 gang.cancel()
         patience = time.time() + GRACE_S
-        while any(gang.task for gang in self.gangs) and time.time() < patience:
+        while any(gang.pack for gang in self.gangs) and time.time() < patience:
             self.collect()
-        for gang in self.gangs:
-            if gang.task:
-                self.happened(gang.task, Interrupted())
-                self.record(gang, "interrupted")
+        for gang in list(self.gangs):
+            if gang.pack:
+                self.lose(gang, Interrupted())
+
+    # --- being seen
 
     def snapshot(self, *, force: bool = False) -> None:
-        for gang in self.gangs:
-            if gang.task:
-                gang.poll_progress()
-                row, progress = self.rows[gang.task.id], gang.progress
-                row.gang, row.seconds = gang.number, time.time() - gang.started_at
-                row.phase, row.step, row.total, row.loss = progress.phase, progress.step, progress.total, progress.loss
-        self.status.updated_at = time.time()
-        self.view(self.status)
-        if force or time.time() - self.last_snapshot > SNAPSHOT_S:
-            self.last_snapshot = time.time()
+        now = time.time()
+        if force or now - self.shown_at > VIEW_S:
+            self.shown_at = now
+            self.status.updated_at = now
+            self.status.gangs = sum(gang.is_ready for gang in self.gangs)
+            for gang in self.gangs:
+                if gang.pack:
+                    gang.poll_progress()
+                    show_progress(gang, self.ledger.rows, now)
+            self.view(self.status)
+        if force or now >= self.next_snapshot:
+            self.obey()
             self.store.write_json(STATUS_FILE, self.status.to_json())
+            self.next_snapshot = time.time() + max(SNAPSHOT_S, (time.time() - now) / SNAPSHOT_SHARE)
+
+
+def show_progress(gang: Gang, rows: Mapping[str, Any], now: float) -> None:
+    progress = gang.progress
+    for task in gang.pack:
+        row = rows[task.id]
+        row.seconds = now - gang.started_at
+        row.phase, row.step, row.total, row.loss = progress.phase, progress.step, progress.total, progress.loss
+
+
+def attempt_of(gang: Gang) -> Attempt:
+    return Attempt(gang.number, gang.node, gang.started_at)
 
 
 def first_line(error: BaseException) -> str:

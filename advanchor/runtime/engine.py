@@ -8,21 +8,22 @@ embedding fails through the engine's own forward.
 import contextlib
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
 
 NO_GRADIENT_CLIPPING = 0.0
 
 
-def join_ranks(rank: int, world_size: int, store: dist.Store) -> None:
-    """Make this process rank `rank` of `world_size`; the store is one that all ranks reach."""
+def join_ranks(rank: int, world_size: int, store: Store, device: str = "gpu") -> None:
+    """Make this process rank `rank` of `world_size`; the store is one that all ranks reach; device: "gpu" or "cpu"."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": "0"}
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if device == "gpu" and torch.cuda.is_available() else "gloo"
     if not torch.cuda.is_available():  # or the first init spends most of a minute compiling a kernel
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     dist.init_process_group(backend, rank=rank, world_size=world_size, store=store)
@@ -57,9 +58,10 @@ class DeepSpeedEngine:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.stage = stage
         self.parameters = parameters
+        self.engine: Any  # its own annotations name every optimizer there is
         self.engine, *_ = deepspeed.initialize(
             model=unet,
-            model_parameters=list(parameters.values()),
+            model_parameters=list(parameters.values()),  # type: ignore[arg-type] # any iterable
             optimizer=torch.optim.Adam(parameters.values()),
             config=configuration(stage, precision, offload),
         )
@@ -72,15 +74,22 @@ class DeepSpeedEngine:
         return deepspeed.zero.GatheredParameters(list(self.parameters.values()), modifier_rank=0)
 
     def reset(self, lr: float) -> None:
-        self.load(None)
+        with torch.no_grad(), self.gathered():
+            for parameter in self.parameters.values():
+                parameter.zero_()
+        self.restart_optimizer()
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
 
-    def load(self, delta: Mapping[str, Tensor] | None) -> None:
-        """Set the delta (None: to zero) in the working copy and in the float32 masters."""
+    def load(self, delta: Mapping[str, Tensor], slot: int = 0) -> None:
+        """Set a slot in the working copy and in the float32 masters."""
         with torch.no_grad(), self.gathered():
             for name, parameter in self.parameters.items():
-                parameter.zero_() if delta is None else parameter.copy_(delta[name])
+                parameter[slot].copy_(delta[name])
+        self.restart_optimizer()
+
+    def restart_optimizer(self) -> None:
+        """The masters become what the working copy is; moments and gradients are forgotten."""
         optimizer = self.engine.optimizer
         optimizer.zero_grad()
         optimizer.refresh_fp32_params()
@@ -108,7 +117,5 @@ class DeepSpeedEngine:
 
     def export(self) -> dict[str, Tensor]:
         """From the float32 masters, never from a bf16 working copy."""
-        return {
-            name: safe_get_full_fp32_param(parameter).detach().cpu().float().clone()
-            for name, parameter in self.parameters.items()
-        }
+        masters = {name: safe_get_full_fp32_param(parameter) for name, parameter in self.parameters.items()}
+        return {name: cast(Tensor, master).detach().cpu().float().clone() for name, master in masters.items()}

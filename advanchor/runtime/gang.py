@@ -1,26 +1,29 @@
 """Ranks and gangs: the only file with Ray actors.
 
 A gang is one placement group with one rank (an actor) per bundle. It stays warm: model and engine are made once, then
-it takes task after task. It is the unit of recovery: when one rank breaks, the whole gang goes and another is made.
+it takes pack after pack of tasks. It is the unit of recovery: when one rank breaks, the whole gang goes and another
+is made.
 """
 
 import os
+import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from advanchor.plan import Task
-from advanchor.runtime.worker import Worker, WorkerSettings
+from advanchor.runtime.worker import Outcome, Worker, WorkerSettings, measured_pack_size
 
 
 class TaskCancelled(Exception):
-    """Raised inside a task's loop after the driver asked it to stop."""
+    """Raised inside an attempt's loop after the driver asked it to stop."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,8 @@ class Progress:
     loss: float = 0.0
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})
 class Rank:
-    """One process of a gang. `progress` and `cancel` are answered while a task runs."""
+    """One process of a gang. `progress` and `cancel` are answered while an attempt runs."""
 
     def __init__(self, rank: int, num_ranks: int) -> None:
         self.rank, self.num_ranks = rank, num_ranks
@@ -48,26 +50,29 @@ class Rank:
         self.tcp_store = TCPStore(host, 0, self.num_ranks, is_master=True, wait_for_workers=False)
         return host, self.tcp_store.port
 
-    def join(self, address: tuple[str, int], settings: WorkerSettings) -> str:
-        """Meet the other ranks, load the base, make the engine; returns the host's name."""
+    def join(self, address: tuple[str, int], settings: WorkerSettings, probe: str) -> str:
+        """Meet the other ranks, load the base, make the engine, leave a probe; returns the node's name."""
         from torch.distributed import TCPStore
 
         from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
 
         if self.rank > 0:
             self.tcp_store = TCPStore(*address, self.num_ranks, is_master=False)
-        join_ranks(self.rank, self.num_ranks, self.tcp_store)
+        join_ranks(self.rank, self.num_ranks, self.tcp_store, settings.device)
         self.worker = Worker(
             settings,
             lambda unet, parameters: DeepSpeedEngine(
                 unet, parameters, stage=settings.stage, precision=settings.precision, offload=settings.offload
             ),
         )
-        return os.uname().nodename
+        if self.rank == 0:
+            self.worker.store.write_probe(probe)
+        return f"{os.uname().nodename} ({ray.util.get_node_ip_address()})"
 
-    def erase(self, task: Task) -> dict[str, Any]:
+    def erase(self, pack: Sequence[Task]) -> list[Outcome]:
         self.stop.clear()
-        return self.worker.erase(task, self.report)
+        self.state = Progress()
+        return self.worker.erase(pack, self.report)
 
     def report(self, phase: str, step: int, total: int, loss: float) -> None:
         self.state = Progress(phase, step, total, loss)
@@ -83,6 +88,10 @@ class Rank:
         self.stop.set()
 
 
+remote: Any = ray.remote  # whose annotations know no concurrency groups
+RankActor = remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(Rank)
+
+
 @dataclass(frozen=True)
 class GangShape:
     """What one gang asks of the cluster: `ranks` bundles on one node."""
@@ -94,6 +103,15 @@ class GangShape:
         """How many such gangs a node with these resources holds."""
         return min(int(node.get(name, 0) / (self.ranks * amount) + 1e-9) for name, amount in self.bundle.items())
 
+    def __str__(self) -> str:
+        return f"{self.ranks} x ({', '.join(f'{name} {amount:g}' for name, amount in self.bundle.items())})"
+
+
+def measure_pack_size(shape: GangShape, settings: WorkerSettings, group: Sequence[Task], sharers: int) -> Any:
+    """A reference to the answer of worker.measured_pack_size, from a machine that could hold a gang."""
+    measured = remote(num_cpus=shape.bundle["CPU"], num_gpus=shape.bundle.get("GPU", 0))(measured_pack_size)
+    return measured.remote(settings, group[0].method, len(group), sharers)
+
 
 class Gang:
     """A placement group and its ranks, seen from the driver. Nothing here blocks."""
@@ -101,30 +119,41 @@ class Gang:
     def __init__(self, number: int, shape: GangShape, settings: WorkerSettings) -> None:
         self.number = number
         self.group = placement_group([dict(shape.bundle)] * shape.ranks, strategy="STRICT_PACK")
-        options = {"num_cpus": shape.bundle["CPU"], "num_gpus": shape.bundle.get("GPU", 0)}
         self.ranks = [
-            Rank.options(
-                **options,
+            RankActor.options(
+                num_cpus=shape.bundle["CPU"],
+                num_gpus=shape.bundle.get("GPU", 0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=i),
             ).remote(i, shape.ranks)
             for i in range(shape.ranks)
         ]
+        self.probe = secrets.token_hex(8)
         address = self.ranks[0].open_store.remote()
-        self.pending = [rank.join.remote(address, settings) for rank in self.ranks]
+        self.pending = [rank.join.remote(address, settings, self.probe) for rank in self.ranks]
+        self.result_ref = self.pending[0]  # rank 0 speaks for the gang
         self.started_at = time.time()
-        self.task: Task | None = None
-        self.is_ready = False
-        self.progress = Progress()
-        self.progress_ref: ray.ObjectRef | None = None
+        self.node = ""
+        self.pack: Sequence[Task] = ()
+        self.is_ready = self.is_placed = False
+        self.progress: Progress = Progress()
+        self.progress_ref: Any = None
+        self.answer: Any = None  # rank 0's: its node, later the outcomes of a pack
 
     @property
     def is_idle(self) -> bool:
-        return self.is_ready and self.task is None
+        return self.is_ready and not self.pack
 
-    def start(self, task: Task) -> None:
-        self.task, self.started_at, self.progress = task, time.time(), Progress()
-        self.pending = [rank.erase.remote(task) for rank in self.ranks]
-        self.result_ref = self.pending[0]  # rank 0 publishes
+    def has_place(self) -> bool:
+        """Whether the cluster has given the gang its resources; its time runs from then on."""
+        if not self.is_placed:
+            self.is_placed = self.is_ready or self.group.wait(timeout_seconds=0)
+            self.started_at = time.time()
+        return self.is_placed
+
+    def start(self, pack: Sequence[Task]) -> None:
+        self.pack, self.started_at, self.progress = pack, time.time(), Progress()
+        self.pending = [rank.erase.remote(pack) for rank in self.ranks]
+        self.result_ref = self.pending[0]
 
     def poll_progress(self) -> None:
         """Ask rank 0 where it is, unless a question is still open; take the answer to the last one."""
@@ -133,9 +162,9 @@ class Gang:
             if not done:
                 return
             try:
-                self.progress = ray.get(self.progress_ref)
-            except ray.exceptions.RayError:
-                return  # the rank died; its task's own ref will tell
+                self.progress = cast(Progress, ray.get(self.progress_ref))
+            except RayError:
+                return  # the rank died; its attempt's own ref will tell
         self.progress_ref = self.ranks[0].progress.remote()
 
     def cancel(self) -> None:

@@ -1,7 +1,8 @@
 """What happens to a task after each event: a pure function, so that every course of events can be tested."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 FINAL: tuple[Status, ...] = ("done", "failed", "cancelled")
@@ -12,6 +13,7 @@ class TaskState:
     status: Status = "queued"
     attempts: int = 0  # charged ones
     uncharged: int = 0
+    alone: bool = False  # not to be packed with others: a pack that it was in has broken
     reason: str = ""  # of the last failure
 
 
@@ -31,6 +33,7 @@ class Broke:
 
     reason: str
     charged: bool = True  # False where the machine was taken away (preemption, drained node)
+    packed: bool = False  # True where others were in the same attempt: any of them may be the cause
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """The whole run stops; the task stays resumable."""
+    """The attempt was stopped for a reason that is not the task's; the task stays resumable."""
 
 
 Event = Started | Succeeded | Broke | Refused | Cancelled | Interrupted
@@ -63,13 +66,31 @@ def policy(state: TaskState, event: Event, max_attempts: int) -> TaskState:
             return replace(state, status="running")
         case Succeeded():
             return replace(state, status="done", reason="")
-        case Broke(reason, charged):
-            attempts, uncharged = state.attempts + charged, state.uncharged + (not charged)
+        case Broke(reason, charged, packed):
+            counts = charged and not packed
+            attempts, uncharged = state.attempts + counts, state.uncharged + (not counts)
             exhausted = attempts >= max_attempts or uncharged >= MAX_UNCHARGED
-            return TaskState("failed" if exhausted else "queued", attempts, uncharged, reason)
+            return TaskState(
+                "failed" if exhausted else "queued", attempts, uncharged, state.alone or (packed and charged), reason
+            )
         case Refused(reason):
             return replace(state, status="failed", reason=reason)
         case Cancelled():
             return replace(state, status="cancelled")
         case Interrupted():
             return replace(state, status="queued")
+
+
+def recalled(records: Iterable[Mapping[str, Any]], max_attempts: int) -> TaskState:
+    """The state after the attempts that an earlier driver recorded: a crash of the driver forgets none of them."""
+    state = TaskState()
+    for record in records:
+        match record["event"]:
+            case "Broke":
+                event: Event = Broke(record["reason"], record["charged"], record["packed"])
+            case "Refused":
+                event = Refused(record["reason"])
+            case _:
+                continue
+        state = policy(state, event, max_attempts)
+    return state

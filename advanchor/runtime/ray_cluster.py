@@ -6,8 +6,9 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -31,6 +32,16 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def check_token(address: str | None, *, allow_without_token: bool) -> None:
+    """Raises ClusterError if the address is another machine's and no token authentication is set up."""
+    safe = not address or is_loopback(address) or os.environ.get("RAY_AUTH_MODE") == "token"
+    if not safe and not allow_without_token:
+        raise ClusterError(
+            f"{address} is on another machine and RAY_AUTH_MODE is not 'token': whoever reaches the cluster could "
+            "run code on it. Set RAY_AUTH_MODE=token, or pass --insecure-no-token if the network is really closed"
+        )
+
+
 @contextlib.contextmanager
 def connected(address: str | None = None, *, allow_without_token: bool = False) -> Iterator[None]:
     """Ray inside this block: a local one of its own, or the cluster at `address` (or RAY_ADDRESS).
@@ -38,12 +49,10 @@ def connected(address: str | None = None, *, allow_without_token: bool = False) 
     Raises ClusterError if the address is another machine's and no token authentication is set up.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address and not is_loopback(address) and os.environ.get("RAY_AUTH_MODE") != "token" and not allow_without_token:
-        raise ClusterError(
-            f"{address} is on another machine and RAY_AUTH_MODE is not 'token': whoever reaches the cluster could "
-            "run code on it. Set RAY_AUTH_MODE=token, or pass --insecure-no-token if the network is really closed"
-        )
-    options = {"address": address} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+    check_token(address, allow_without_token=allow_without_token)
+    options: dict[str, Any] = (
+        {"address": address} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+    )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with tempfile.TemporaryDirectory(prefix="advanchor-") as empty:
         # Ray puts the driver's current folder first on every worker's sys.path, so that a yaml.py lying there would be
@@ -62,13 +71,12 @@ def connected(address: str | None = None, *, allow_without_token: bool = False) 
             ray.shutdown()
 
 
-def gang_shape(resources: Resources, cluster: dict[str, float]) -> GangShape:
-    """The bundles of one gang: GPUs where the cluster has any, CPU processes elsewhere."""
-    amount = 1.0 if resources.gpus_per_task == "auto" else resources.gpus_per_task
-    bundle: dict[str, float] = {"CPU": resources.cpus_per_rank}
-    if cluster.get("GPU", 0) > 0:
-        bundle["GPU"] = min(1.0, amount)
-    return GangShape(max(1, round(amount)), bundle)
+def gang_shape(resources: Resources, cluster: Mapping[str, float]) -> GangShape:
+    """The bundles of one gang: GPUs where they are asked for or the cluster has any, CPU processes elsewhere."""
+    on_gpu = cluster.get("GPU", 0) > 0 if resources.device == "auto" else resources.device == "gpu"
+    share = 1.0 if resources.gpus_per_task == "auto" else min(1.0, resources.gpus_per_task)
+    bundle: dict[str, float] = {"CPU": resources.cpus_per_rank} | ({"GPU": share} if on_gpu else {})
+    return GangShape(resources.ranks, bundle)
 
 
 def capacity(shape: GangShape) -> int:
@@ -76,18 +84,24 @@ def capacity(shape: GangShape) -> int:
     return sum(shape.fits(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
-def number_of_gangs(resources: Resources, shape: GangShape, num_tasks: int) -> int:
-    """How many gangs to ask for. Raises ClusterError if there is room for none and more nodes are not asked for."""
-    room = capacity(shape)
+def number_of_gangs(resources: Resources, shape: GangShape) -> int:
+    """How many gangs there may be now: those asked for, or as many as there is room for."""
+    return capacity(shape) if resources.gangs == "auto" else int(resources.gangs)
+
+
+def check_room(resources: Resources, shape: GangShape) -> str:
+    """A note where the cluster has to grow first. Raises ClusterError if there is no room and no more is asked for."""
+    if capacity(shape):
+        return ""
+    nodes = "; ".join(
+        ", ".join(f"{name} {node['Resources'].get(name, 0):g}" for name in ("CPU", "GPU"))
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+    missing = f"no node can hold a gang of {shape}; nodes: {nodes}"
     if resources.gangs != "auto":
-        return min(int(resources.gangs), num_tasks)
-    if room == 0:
-        nodes = "; ".join(
-            ", ".join(f"{name} {node['Resources'].get(name, 0):g}" for name in ("CPU", "GPU")) for node in ray.nodes()
-        )
-        asked = ", ".join(f"{name} {amount:g}" for name, amount in shape.bundle.items())
-        raise ClusterError(
-            f"no node can hold a gang of {shape.ranks} x ({asked}); nodes: {nodes}. Lower resources.gpus_per_task or "
-            "resources.cpus_per_rank, or set resources.gangs to a number so that an autoscaler adds nodes"
-        )
-    return min(room, num_tasks)
+        return f"{missing}. Waiting for an autoscaler to add nodes"
+    raise ClusterError(
+        f"{missing}. Lower resources.gpus_per_task or resources.cpus_per_rank, or set resources.gangs to a number so "
+        "that an autoscaler adds nodes"
+    )

@@ -1,5 +1,7 @@
 """The snapshot of a run that anyone can read, with or without its driver: status.json."""
 
+import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,8 +11,9 @@ from advanchor.plan import Task
 from advanchor.runtime.policy import TaskState
 
 View = Callable[["RunStatus"], None]  # is shown every snapshot
-RunState = Literal["starting", "running", "finished", "interrupted"]
+RunState = Literal["starting", "running", "finished", "interrupted", "stopped"]
 STATUS_FILE = "status.json"
+STALE_S = 30.0  # a driver that has not been heard of for so long is gone
 
 
 @dataclass
@@ -35,6 +38,8 @@ class RunStatus:
     model: str
     method: str
     state: RunState = "starting"
+    note: str = ""  # what holds the run up, or why it stopped
+    driver: str = field(default_factory=lambda: f"{platform.node()}:{os.getpid()}")
     started_at: float = field(default_factory=time.time)
     updated_at: float = field(default_factory=time.time)
     gangs: int = 0  # ready ones
@@ -46,18 +51,23 @@ class RunStatus:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "RunStatus":
-        rows = [TaskRow(**row) for row in content.pop("tasks")]
-        return cls(**content, tasks=rows)
+        rows = [TaskRow(**row) for row in content["tasks"]]
+        return cls(**{**content, "tasks": rows})
 
     def count(self, status: str) -> int:
         return sum(row.status == status for row in self.tasks)
 
     @property
     def exit_code(self) -> int:
-        """0: all done. 1: some failed. 130: interrupted."""
+        """0: all done. 1: not all. 130: interrupted."""
         if self.state == "interrupted":
             return 130
         return 0 if self.count("done") == len(self.tasks) else 1
+
+    @property
+    def is_stale(self) -> bool:
+        """It says that a driver is at work, which has not written for a while."""
+        return self.state in ("starting", "running") and time.time() - self.updated_at > STALE_S
 
 
 def new_row(task: Task) -> TaskRow:

@@ -3,26 +3,33 @@
 import contextlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
 import advanchor
 from advanchor import methods, models
 from advanchor.api import ErasedConcept, describe, packed
-from advanchor.artifacts import pack, unpack
+from advanchor.artifacts import pack as pack_file
+from advanchor.artifacts import unpack
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
 from advanchor.fusion.statistics import FUSABLE, statistics
+from advanchor.latents import default_cache
+from advanchor.methods import MethodSettings
 from advanchor.models.base import Base
+from advanchor.packing import choose_pack_size
 from advanchor.plan import Task, scores_key
 from advanchor.report.grids import grid, to_png
 from advanchor.runtime.store import Store
+from advanchor.spec import BatchSpec
+from advanchor.text import PromptError, fill
 from advanchor.training import Context, Report, ignore
 
 
@@ -31,16 +38,38 @@ class WorkerSettings:
     """All that a worker process needs to know of the run; plain data, sent once."""
 
     store_url: str
+    storage_patience_s: float
     model: str
     trained_weights: str
     evaluate: EvaluationSettings | None
     stage: int
     precision: str
     offload: str
+    device: str  # "gpu" or "cpu"
+    slots: int = 1  # concepts in a pack
+
+    @classmethod
+    def of(cls, spec: BatchSpec, tasks: Sequence[Task], *, on_gpu: bool) -> "WorkerSettings":
+        return cls(
+            store_url=Store(spec.output).url,
+            storage_patience_s=spec.resources.storage_patience_s,
+            model=spec.model,
+            trained_weights=tasks[0].method.trained_weights,
+            evaluate=spec.evaluate,
+            stage=spec.deepspeed.stage,
+            precision=spec.deepspeed.precision,
+            offload=spec.deepspeed.offload,
+            device="gpu" if on_gpu else "cpu",
+        )
 
 
-class Refusal(ValueError):
-    """A task that can never succeed, whoever tries: its input is wrong."""
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one task of a pack: a result, or why it can never have one."""
+
+    task: str
+    result: dict[str, Any] | None = None
+    refused: str = ""
 
 
 def scorer_for(base: Base) -> Scorer | None:
@@ -52,8 +81,17 @@ def scorer_for(base: Base) -> Scorer | None:
     return PocketScorer(base.device)
 
 
-def device_for_worker() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def measured_pack_size(settings: WorkerSettings, method: MethodSettings, num_tasks: int, sharers: int) -> int:
+    """How many of `num_tasks` concepts to erase at once on a machine whose memory `sharers` such workers share."""
+    base = load_base(settings)
+    on_gpu = base.device.type == "cuda"
+    free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available / sharers
+    return choose_pack_size(base, method, num_tasks, free)
+
+
+def load_base(settings: WorkerSettings) -> Base:
+    on_gpu = settings.device == "gpu" and torch.cuda.is_available()  # a rehearsal's GPUs are only pretended
+    return models.load(settings.model, device="cuda" if on_gpu else "cpu")
 
 
 MakeEngine = Callable[[nn.Module, dict[str, nn.Parameter]], Engine]
@@ -62,42 +100,55 @@ MakeEngine = Callable[[nn.Module, dict[str, nn.Parameter]], Engine]
 class Worker:
     def __init__(self, settings: WorkerSettings, make_engine: MakeEngine = TorchEngine) -> None:
         self.settings = settings
-        self.store = Store(settings.store_url)
-        self.base = models.load(settings.model, device=device_for_worker())
-        self.delta = Delta(self.base.unet, settings.trained_weights)
+        self.store = Store(settings.store_url, settings.storage_patience_s)
+        self.base = load_base(settings)
+        self.delta = Delta(self.base.unet, settings.trained_weights, settings.slots)
         self.base_tensors = {k: v.detach().cpu().clone() for k, v in self.delta.base_tensors().items()}
         self.engine = make_engine(self.base.unet, self.delta.named_parameters())
         self.evaluator = None
         scorer = scorer_for(self.base)
         if settings.evaluate and scorer:
-            self.evaluator = Evaluator(self.base, scorer, settings.evaluate, self.engine.module)
+            self.evaluator = Evaluator(self.base, scorer, settings.evaluate, self.engine)
         self.scores_key = scores_key(settings.model, self.base.digest, settings.evaluate)
 
-    def erase(self, task: Task, report: Report = ignore) -> dict[str, Any]:
-        """Erase, evaluate, publish (rank 0); returns the result. Raises Refusal for a task with wrong input.
+    def erase(self, pack: Sequence[Task], report: Report = ignore) -> list[Outcome]:
+        """Erase, evaluate and publish (rank 0) the tasks of a pack, which have equal settings; one outcome each.
 
-        A finished task whose scores come from another evaluation is evaluated again, not trained again.
+        What is published already is only read; where its scores come from another evaluation, it is evaluated again.
         """
+        outcomes: dict[str, Outcome] = {}
+        fresh: list[Task] = []
+        for task in pack:
+            existing = self.agreed(self.store.result(task))
+            if existing is None and (objection := self.objection(task)):
+                outcomes[task.id] = Outcome(task.id, refused=objection)
+            elif existing is None:
+                fresh.append(task)
+            elif existing["scores_key"] == self.scores_key:
+                outcomes[task.id] = Outcome(task.id, existing)
+            else:
+                outcomes[task.id] = self.publish(task, 0, *self.reload(task, existing), report)
+        for slot, (result, files) in enumerate(self.train(fresh, report)):
+            outcomes[fresh[slot].id] = self.publish(fresh[slot], slot, result, files, report)
+        return [outcomes[task.id] for task in pack]
+
+    def objection(self, task: Task) -> str:
+        """Why a task can never succeed, whoever tries; empty if it can."""
         if task.base_digest != self.base.digest:
-            raise Refusal(f"the base {task.base!r} changed since the batch was planned; plan it again")
-        existing = self.store.result(task)
-        if existing and existing["scores_key"] == self.scores_key:
-            return existing
+            return f"the base {task.base!r} has changed since the batch was planned"
+        try:
+            self.base.concept_tokens([fill(template, task.concept.name) for template in task.concept.templates])
+        except PromptError as error:
+            return str(error)
+        return ""
+
+    def publish(
+        self, task: Task, slot: int, result: dict[str, Any], files: dict[str, bytes], report: Report
+    ) -> Outcome:
+        """Evaluate what a slot of the delta holds, and let rank 0 publish it all."""
+        report("evaluation", slot, max(self.settings.slots, 1), 0.0)
         started = time.time()
-        if existing:
-            result = {key: value for key, value in existing.items() if key != "files"}
-            files = {
-                f"{stem}.safetensors": self.store.read_file(task, stem)
-                for stem in ("delta", "anchor", "statistics")
-                if stem in existing["files"]
-            }
-            self.engine.load(self.delta.checked(unpack(files["delta.safetensors"], task.folder)[0]))
-        else:
-            result, files = self.train(task, report)
-            result["seconds"] = {"erasing": round(time.time() - started, 2)}
-        report("evaluation", 0, 1, 0.0)
-        started = time.time()
-        evaluation = self.evaluate(task)
+        evaluation = self.evaluate(task, slot)
         if evaluation:
             files |= {
                 f"{name}.png": to_png(grid([("base", a), ("erased", b)]))
@@ -106,33 +157,55 @@ class Worker:
         result["scores"] = evaluation.scores if evaluation else None
         result["scores_key"] = self.scores_key
         result["seconds"]["evaluating"] = round(time.time() - started, 2)
-        return self.store.publish(task, files, result) if self.engine.rank == 0 else result
+        return Outcome(task.id, self.store.publish(task, files, result) if self.engine.rank == 0 else result)
 
-    def train(self, task: Task, report: Report) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """The result so far, and the files of the erasure."""
-        try:
-            context = Context(self.base, self.engine, self.delta, task.concept, task.seed, report)
-        except ValueError as error:
-            raise Refusal(str(error)) from error
-        erasure = methods.erase(context, task.method)
-        metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
-        delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
-        files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
-        if erasure.trained_weights == FUSABLE:
-            files["statistics.safetensors"] = pack(statistics(erasure.delta, context.e_c.prompt_embeds), metadata)
-        return {**metadata, "facts": erasure.facts, "provenance": provenance(self)}, files
+    def agreed(self, existing: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What rank 0 has found, where all ranks must do the same: another driver may publish between two looks."""
+        found = self.engine.gather(torch.tensor([existing is not None], device=self.base.device))
+        return existing if found[0] else None
 
-    def evaluate(self, task: Task) -> Evaluation | None:
+    def reload(self, task: Task, existing: dict[str, Any]) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """A finished task's result and files, its delta on the engine."""
+        files = {
+            f"{stem}.safetensors": self.store.read_file(task, stem)
+            for stem, entry in existing["files"].items()
+            if entry["name"].endswith(".safetensors")
+        }
+        self.engine.load(self.delta.checked(unpack(files["delta.safetensors"], task.folder)[0]))
+        return {key: value for key, value in existing.items() if key != "files"}, files
+
+    def train(self, pack: Sequence[Task], report: Report) -> list[tuple[dict[str, Any], dict[str, bytes]]]:
+        """The results so far, and the files of the erasures; task k's delta is left in slot k."""
+        if not pack:
+            return []
+        started = time.time()
+        concepts, seeds = [task.concept for task in pack], [task.seed for task in pack]
+        context = Context(self.base, self.engine, self.delta, concepts, seeds, report, default_cache())
+        erasures = methods.erase(context, pack[0].method)
+        seconds = {"erasing": round((time.time() - started) / len(pack), 2)}
+        found = []
+        for task, erasure, rows in zip(pack, erasures, context.spans, strict=True):
+            metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
+            delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
+            files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
+            if erasure.trained_weights == FUSABLE:
+                contribution = statistics(erasure.delta, context.e_c.prompt_embeds[rows])
+                files["statistics.safetensors"] = pack_file(contribution, metadata)
+            facts = {"facts": erasure.facts, "provenance": provenance(self, len(pack)), "seconds": dict(seconds)}
+            found.append((metadata | facts, files))
+        return found
+
+    def evaluate(self, task: Task, slot: int) -> Evaluation | None:
         """None where there is no scorer, or where it does not know the concept."""
         if self.evaluator is None:
             return None
         with contextlib.suppress(UnknownConceptError):
-            return self.evaluator.evaluate(task.concept.name, self.delta.on)
+            return self.evaluator.evaluate(task.concept.name, lambda: self.delta.on(slots=slot))
         return None
 
 
-def provenance(worker: Worker) -> dict[str, Any]:
-    """What the numbers came from and may depend on: versions, device, threads, ranks."""
+def provenance(worker: Worker, packed_with: int) -> dict[str, Any]:
+    """What the numbers came from and may depend on: versions, device, threads, ranks, companions."""
     import diffusers
     import transformers
 
@@ -146,8 +219,11 @@ def provenance(worker: Worker) -> dict[str, Any]:
         "stage": worker.settings.stage,
         "precision": worker.settings.precision,
         "ranks": worker.engine.world_size,
+        "slots": worker.settings.slots,
+        "packed": packed_with,
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if worker.base.device.type == "cuda" else platform.machine(),
         "host": platform.node(),
+        "memory_mb": psutil.Process().memory_info().rss // 2**20,
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

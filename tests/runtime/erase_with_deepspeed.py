@@ -20,14 +20,16 @@ from advanchor.training import Context
 
 PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
 FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
+SLOTS = 3
 SETTINGS = Settings(
     trained_weights="cross_attention", steps=3, anchor_steps=2, batch_size=2, num_latents=2, latent_steps=2, lr=1e-3,
-    anchor_lr=1e-2,
+    anchor_lr=0.3,
 )  # fmt: skip
 
 
-def erase(base: Base, engine: Engine, delta: Delta, concept: Concept) -> dict[str, Tensor]:
-    return methods.erase(Context(base, engine, delta, concept, seed=0), SETTINGS).delta
+def erase(base: Base, engine: Engine, delta: Delta, *concepts: Concept) -> list[dict[str, Tensor]]:
+    context = Context(base, engine, delta, concepts, [0] * len(concepts))
+    return [erasure.delta for erasure in methods.erase(context, SETTINGS)]
 
 
 @torch.no_grad()
@@ -39,25 +41,29 @@ def output(base: Base, engine: Engine) -> Tensor:
 def main(folder: str, stage: str, precision: str, work: str) -> None:
     torch.set_num_threads(1)
     base = models.load(folder)
-    delta = Delta(base.unet, SETTINGS.trained_weights)
+    delta = Delta(base.unet, SETTINGS.trained_weights, SLOTS)
     parameters = delta.named_parameters()
     plain = TorchEngine(base.unet, parameters)
-    found = {"plain": erase(base, plain, delta, FIRST)}
+    found = {}
+    [found["plain"]] = erase(base, plain, delta, FIRST)
     outputs = {"teacher of plain": output(base, plain)}
 
     join_ranks(0, 1, TCPStore("127.0.0.1", 0, 1, is_master=True))
     engine = DeepSpeedEngine(base.unet, parameters, stage=int(stage), precision=precision, offload="none")
-    found["first"] = erase(base, engine, delta, FIRST)
-    with delta.on():
+    [found["first"]] = erase(base, engine, delta, FIRST)
+    with delta.on(slots=0):
         outputs["student of first"] = output(base, engine)
-    found["between"] = erase(base, engine, delta, OTHER)
-    found["again"] = erase(base, engine, delta, FIRST)
+    found["other packed"], found["packed"] = erase(base, engine, delta, OTHER, FIRST)
+    with delta.on(slots=1):
+        outputs["student of packed"] = output(base, engine)
+    [found["between"]] = erase(base, engine, delta, OTHER)
+    [found["again"]] = erase(base, engine, delta, FIRST)
     outputs["teacher"] = output(base, engine)
     engine.reset(SETTINGS.lr)
     found["reset"] = engine.export()
-    engine.load(found["first"])
-    found["loaded"] = engine.export()
-    with delta.on():
+    engine.load(found["first"], slot=2)
+    found["loaded"] = {name: tensor[2].clone() for name, tensor in engine.export().items()}
+    with delta.on(slots=2):
         outputs["student of loaded"] = output(base, engine)
     for name, tensors in {**found, "outputs": outputs}.items():
         save_file(tensors, Path(work) / name)

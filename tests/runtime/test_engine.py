@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 SCRIPT = Path(__file__).parent / "erase_with_deepspeed.py"
-CASES = {"stage 1": ("1", "fp32"), "stage 3": ("3", "fp32"), "bf16": ("1", "bf16")}
-FP32 = ["stage 1", "stage 3"]
+CASES = {"stage 1": ("1", "fp32"), "stage 2": ("2", "fp32"), "stage 3": ("3", "fp32"), "bf16": ("1", "bf16")}
+FP32 = ["stage 1", "stage 2", "stage 3"]
 
 Deltas = dict[str, dict[str, Tensor]]
 
@@ -48,6 +48,15 @@ def test_deepspeed_finds_the_delta_of_plain_pytorch(erased: dict[str, Deltas], c
     deltas = erased[case]
     assert relative_difference(deltas["first"], deltas["plain"]) < 1e-3
     assert any(tensor.any() for tensor in deltas["plain"].values())
+
+
+@pytest.mark.parametrize("case", FP32)
+def test_a_pack_gives_what_each_concept_gets_alone(erased: dict[str, Deltas], case: str) -> None:
+    deltas = erased[case]
+    assert relative_difference(deltas["packed"], deltas["first"]) < 1e-3
+    assert relative_difference(deltas["other packed"], deltas["between"]) < 1e-3
+    packed, first = deltas["outputs"]["student of packed"], deltas["outputs"]["student of first"]
+    torch.testing.assert_close(packed, first, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", CASES)

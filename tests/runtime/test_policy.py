@@ -17,13 +17,14 @@ from advanchor.runtime.policy import (
     Succeeded,
     TaskState,
     policy,
+    recalled,
 )
 
 settings.register_profile("course", deadline=None, database=None)
 settings.load_profile("course")
 
 REASONS = st.sampled_from(["node died", "no result within 10 s", ""])
-BREAKS = st.builds(Broke, REASONS, st.booleans())
+BREAKS = st.builds(Broke, REASONS, charged=st.booleans(), packed=st.booleans())
 EVENTS = st.one_of(
     st.sampled_from([Started(), Succeeded(), Cancelled(), Interrupted()]), BREAKS, st.builds(Refused, REASONS)
 )
@@ -62,7 +63,23 @@ def test_counts_only_grow_and_one_at_a_time(events: list[Event], max_attempts: i
         if before.status in FINAL or not isinstance(event, Broke):
             assert grown == (0, 0)
         else:
-            assert grown == ((1, 0) if event.charged else (0, 1))
+            assert grown == ((1, 0) if event.charged and not event.packed else (0, 1))
+
+
+@given(COURSES, LIMITS)
+def test_a_task_is_alone_from_the_first_charged_break_of_a_pack_on(events: list[Event], max_attempts: int) -> None:
+    """A preempted machine says nothing of the pack that was on it."""
+    states = course(events, max_attempts)
+    for event, before, after in zip(events, states, states[1:], strict=False):
+        broke = isinstance(event, Broke) and event.packed and event.charged and before.status not in FINAL
+        assert after.alone == (before.alone or broke)
+
+
+@given(st.lists(st.one_of(BREAKS, st.builds(Refused, REASONS)), max_size=8), LIMITS)
+def test_what_an_earlier_driver_recorded_is_remembered(events: list[Broke | Refused], max_attempts: int) -> None:
+    records = [{"event": type(event).__name__, **vars(event)} for event in events]
+    others = [{"event": name, "reason": ""} for name in ("Interrupted", "Cancelled", "Succeeded")]
+    assert recalled([*others, *records, *others], max_attempts) == course(events, max_attempts)[-1]
 
 
 @given(st.data(), LIMITS)
@@ -89,6 +106,13 @@ def test_three_breaks_of_three_fail_with_the_last_reason() -> None:
     assert [state.status for state in states] == ["queued", *["running", "queued"] * 3]
     assert states[-1] == TaskState("queued", attempts=2, uncharged=1, reason="b")
     assert policy(states[-1], Broke("c"), 3) == TaskState("failed", attempts=3, uncharged=1, reason="c")
+
+
+def test_a_break_in_a_pack_is_nobodys_own() -> None:
+    """Otherwise three breaks of a pack of four would fail four tasks, and only one of them may be to blame."""
+    assert course([Started(), Broke("died", packed=True)], 1)[-1] == TaskState(
+        "queued", attempts=0, uncharged=1, alone=True, reason="died"
+    )
 
 
 def test_a_refusal_fails_at_once() -> None:

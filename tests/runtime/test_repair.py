@@ -46,7 +46,7 @@ def moved(base: Base, fusion: Fusion, name: str) -> float:
 
 def test_the_student_starts_at_the_fused_delta(context: Context) -> None:
     """With a vanishing learning rate the new contribution is the fused delta's own, times the weight."""
-    fused = {name: torch.randn(p.shape) * 0.01 for name, p in context.delta.named_parameters().items()}
+    fused = {name: torch.randn(p.shape[1:]) * 0.01 for name, p in context.delta.named_parameters().items()}
     expected = statistics(fused, context.e_c.prompt_embeds)
     still = retuned(context, QUICK.model_copy(update={"lr": 1e-12}), fused, weight=3.0)
     assert close(still, {name: 3 * tensor for name, tensor in expected.items()}, 1e-5)

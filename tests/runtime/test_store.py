@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,46 @@ def test_results_are_listed_in_the_order_of_the_folders(store: Store) -> None:
     assert [result["name"] for result in store.results()] == expected
 
 
-def test_every_attempt_is_kept(store: Store) -> None:
-    for number in (1, 2):
-        store.record_attempt(TASK, {"attempt": number, "started_at": 1000.5, "outcome": "queued"})
-    attempts = {f"tasks/{TASK.folder}/attempts/1000.5-{number}.json" for number in (1, 2)}
-    assert everything(store) == attempts and store.result(TASK) is None
+def attempt(gang: int, started_at: float) -> dict[str, Any]:
+    return {"gang": gang, "started_at": started_at, "event": "Broke"}
+
+
+def test_every_attempt_is_kept_and_told_in_order(store: Store) -> None:
+    """Also when two drivers start at the same moment, for their gangs are then told apart."""
+    for gang, started_at in ((1, 1000.5), (2, 1000.5), (3, 999.5)):
+        store.record_attempt(TASK, attempt(gang, started_at))
+    names = {"1000.500-1.json", "1000.500-2.json", "999.500-3.json"}
+    assert everything(store) == {f"tasks/{TASK.folder}/attempts/{name}" for name in names}
+    assert store.result(TASK) is None
+    assert [record["gang"] for record in store.attempts()[TASK.folder]] == [3, 1, 2]
+
+
+def test_forgiven_attempts_stay_on_record_and_are_not_counted(store: Store) -> None:
+    store.record_attempt(TASK, attempt(1, 1000.5))
+    store.forgive([TASK])
+    assert store.attempts() == {}
+    assert f"tasks/{TASK.folder}/attempts/1000.500-1.json" in everything(store)
+    store.record_attempt(TASK, attempt(2, time.time() + 1))
+    assert [record["gang"] for record in store.attempts()[TASK.folder]] == [2]
+
+
+def test_a_cancelled_task_can_be_called_back(store: Store) -> None:
+    other = task("star")
+    assert store.cancelled() == set()
+    store.cancel([TASK, other])
+    store.cancel([TASK])
+    assert store.cancelled() == {TASK.id, other.id}
+    store.uncancel([TASK])
+    store.uncancel([TASK])
+    assert store.cancelled() == {other.id}
+
+
+def test_a_probe_is_seen_where_it_was_written_and_nowhere_else(store: Store) -> None:
+    store.write_probe("abc")
+    elsewhere = Store(store.url + "-other")
+    assert not elsewhere.take_probe("abc") and not store.take_probe("abd")
+    assert store.take_probe("abc")
+    assert everything(store) == set()
 
 
 @pytest.mark.parametrize("damage", [b"dX" * 100, b"", None])
@@ -130,7 +166,7 @@ def in_the_way(store: Store, name: str) -> Path:
 @pytest.mark.parametrize("name", ["delta", "anchor"])
 def test_the_result_comes_last(local: Store, name: str) -> None:
     obstacle = in_the_way(local, name)
-    with pytest.raises(OSError, match=obstacle.name):
+    with pytest.raises(StoreError, match=obstacle.name):
         local.publish(TASK, FILES, RESULT)
     assert local.result(TASK) is None and local.results() == []
     obstacle.rmdir()
@@ -140,7 +176,7 @@ def test_the_result_comes_last(local: Store, name: str) -> None:
 
 def test_a_failed_write_leaves_nothing_behind(local: Store) -> None:
     obstacle = in_the_way(local, "delta")
-    with pytest.raises(OSError, match=obstacle.name):
+    with pytest.raises(StoreError, match=obstacle.name):
         local.publish(TASK, FILES, RESULT)
     assert list(obstacle.parent.iterdir()) == [obstacle]
 

@@ -1,0 +1,138 @@
+"""Files under one folder or URL, through fsspec: never half written, and asked for again where storage fails."""
+
+import contextlib
+import errno
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+T = TypeVar("T")
+PATIENCE_S = 120.0  # for storage that fails, unless a run says otherwise
+READERS = 32  # files read at a time
+LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG}  # waiting does not help
+CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure")  # whose own errors are of the network or the service
+
+
+class StoreError(RuntimeError):
+    """A run directory that cannot be used, or a file in it that is not what its result says."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may work a little later."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        return False
+    if isinstance(error, OSError):
+        return error.errno not in LASTING
+    return type(error).__module__.partition(".")[0] in CLIENTS
+
+
+class Files:
+    def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
+        """`url`: a folder or anything that fsspec opens; relative folders are made absolute. Raises StoreError."""
+        self.url = url if "://" in url else str(Path(url).expanduser().resolve())
+        self.patience_s = patience_s
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"run directory {url!r} cannot be opened: {error}") from error
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, *parts: str) -> str:
+        return "/".join((self.root.rstrip("/"), *parts))
+
+    def patiently(self, name: str, action: Callable[[], T]) -> T:
+        """Do it, for `patience_s` again and again where storage fails. Raises StoreError, FileNotFoundError."""
+        again = Retrying(
+            retry=retry_if_exception(is_transient),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            stop=stop_after_delay(self.patience_s),
+            reraise=True,
+        )
+        try:
+            return again(action)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) or is_transient(error):
+                raise StoreError(f"storage: {self.path(name)}: {error}") from error
+            raise
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file so that nobody ever reads half of it, and so that it survives a power cut."""
+        if self.is_local:
+            self.patiently(name, lambda: write_atomically(Path(self.path(name)), data))
+        else:  # object stores replace an object as a whole
+            self.patiently(name, lambda: self.fs.pipe_file(self.path(name), data))
+
+    def read(self, name: str) -> bytes | None:
+        """None if there is no such file."""
+        try:
+            return self.patiently(name, lambda: self.fs.cat_file(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.patiently(name, lambda: self.fs.rm_file(self.path(name)))
+
+    def write_json(self, name: str, content: object) -> None:
+        self.write(name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        data = self.read(name)
+        return None if data is None else json.loads(data)
+
+    def find(self, *pattern: str) -> list[str]:
+        """Names that match a pattern of parts, in which "*" stands for one part or a piece of one; sorted.
+
+        One listing of all that lies below the parts before the first "*": object stores answer that a thousand names
+        at a time, where a search folder by folder would be several requests for every task.
+        """
+        literal = list(itertools.takewhile(lambda part: "*" not in part, pattern))
+        top, start = self.path(*literal), self.path("")
+        found = self.patiently("/".join(pattern), lambda: self.fs.find(top))
+        names = (str(path)[len(start) :] for path in found)
+        return sorted(name for name in names if matches(name.split("/"), pattern))
+
+    def read_many(self, names: Sequence[str]) -> dict[str, Any]:
+        """JSON files by name, read side by side; those that have vanished are left out."""
+        with ThreadPoolExecutor(READERS) as readers:
+            found = dict(zip(names, readers.map(self.read_json, names), strict=True))
+        return {name: content for name, content in found.items() if content is not None}
+
+
+def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Temporary file, fsync, rename, fsync of the folder; readable as far as the umask allows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,84 @@
+"""One real Ray cluster for all tests: a head and two nodes with two CPUs each, and an S3 server that they can reach."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import runs
+from moto.server import ThreadedMotoServer
+
+from advanchor.runtime.ray_cluster import connected
+from advanchor.runtime.rehearsal import RehearsalCluster, rehearsal
+
+HERE = "127.0.0.1"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HERE, 0))
+        return probe.getsockname()[1]
+
+
+class Storage:
+    """An S3 server that can fail; what is in it outlives a failure."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.start()
+
+    def start(self) -> None:
+        self.server = ThreadedMotoServer(HERE, self.port, verbose=False)
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[Storage]:
+    """The environment says where it is, to this process and to all that it starts."""
+    server = Storage()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{HERE}:{server.port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def whole_cluster(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RehearsalCluster]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("PATH", f"{Path(runs.sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        with rehearsal(nodes=2, cpus=2, dashboard_port=free_port()) as cluster, connected(cluster.address):
+            yield cluster
+
+
+@pytest.fixture
+def cluster(whole_cluster: RehearsalCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RehearsalCluster]:
+    """The cluster, which must be as it was when the test is over; commands find it by RAY_ADDRESS."""
+    monkeypatch.setenv("RAY_ADDRESS", whole_cluster.address)
+    yield whole_cluster
+    whole_cluster.mend()
+    assert whole_cluster.imbalance() == {}
+    assert whole_cluster.ranks() == []
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    whole_cluster: RehearsalCluster, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The sha256 of every concept's delta, from a run to which nothing happens."""
+    batch = runs.write_batch(tmp_path_factory.mktemp("undisturbed"), tiny_base, runs.NAMES)
+    assert runs.drive(batch).exit_code == 0
+    found = runs.deltas(runs.store_of(batch))
+    assert len(set(found.values())) == len(runs.NAMES)
+    return found

@@ -1,0 +1,117 @@
+"""What is handed out next, and what a new driver knows of what earlier ones did."""
+
+from pathlib import Path
+
+import pytest
+import runs
+
+from advanchor.plan import Task, plan
+from advanchor.runtime.ledger import Attempt, Ledger
+from advanchor.runtime.policy import Broke, Cancelled, Interrupted, Refused, Succeeded, TaskState
+from advanchor.runtime.store import Store
+from advanchor.spec import BatchSpec, read_batch
+
+HERE = Attempt(gang=1, node="here", started_at=1000.0)
+RESULT = {"scores": None, "scores_key": None, "seconds": {"erasing": 1.5, "evaluating": 0.5}}
+
+
+@pytest.fixture
+def planned(tiny_base: Path, tmp_path: Path) -> tuple[BatchSpec, list[Task], Store]:
+    """Five concepts; the last has other settings."""
+    batch = runs.write_batch(tmp_path, tiny_base, [*runs.NAMES, "elk"])
+    spec, concepts = read_batch(batch)
+    tasks = plan(spec, concepts)
+    tasks[-1] = tasks[-1].model_copy(update={"method": tasks[-1].method.model_copy(update={"steps": 7})})
+    return spec, tasks, Store(spec.output)
+
+
+Planned = tuple[BatchSpec, list[Task], Store]
+
+
+def opened(planned: Planned) -> Ledger:
+    ledger = Ledger(*planned)
+    ledger.open()
+    return ledger
+
+
+def take(ledger: Ledger, size: int) -> list[str]:
+    pack = ledger.next_pack(size)
+    for task in pack:
+        ledger.started(task, gang=1)
+    return [task.concept.name for task in pack]
+
+
+def named(ledger: Ledger, name: str) -> Task:
+    return next(task for task in ledger.tasks.values() if task.concept.name == name)
+
+
+def end(ledger: Ledger, name: str, event: Broke | Refused | Succeeded | Interrupted) -> None:
+    ledger.ended(named(ledger, name), event, HERE, RESULT if isinstance(event, Succeeded) else None)
+
+
+def test_only_tasks_with_the_same_settings_share_a_pack(planned: Planned) -> None:
+    ledger = opened(planned)
+    assert ledger.num_packs(3) == 3
+    assert [take(ledger, 3) for _ in range(4)] == [["cat", "dog", "fox"], ["owl"], ["elk"], []]
+    assert ledger.is_queue_empty and ledger.unfinished == 5
+
+
+def test_what_broke_in_a_pack_comes_back_alone(planned: Planned) -> None:
+    ledger = opened(planned)
+    for name in take(ledger, 2):
+        end(ledger, name, Broke("died", packed=True))
+    assert [take(ledger, 2) for _ in range(4)] == [["fox", "owl"], ["elk"], ["cat"], ["dog"]]
+    assert ledger.states[named(ledger, "cat").id] == TaskState("running", 0, 1, alone=True, reason="died")
+
+
+def test_a_pack_that_was_preempted_comes_back_together(planned: Planned) -> None:
+    ledger = opened(planned)
+    for name in take(ledger, 2):
+        end(ledger, name, Broke("preempted", charged=False, packed=True))
+    assert [take(ledger, 2) for _ in range(3)] == [["fox", "owl"], ["cat", "dog"], ["elk"]]
+
+
+def test_a_task_cancelled_in_the_queue_is_not_handed_out(planned: Planned) -> None:
+    ledger = opened(planned)
+    ledger.happened(named(ledger, "dog"), Cancelled())
+    assert take(ledger, 3) == ["cat", "fox", "owl"]
+    assert ledger.unfinished == 4
+
+
+def test_a_new_driver_knows_what_the_last_one_did(planned: Planned) -> None:
+    """cat broke twice, dog is done, fox was refused, owl was cancelled by somebody, elk was interrupted."""
+    _, tasks, store = planned
+    first = opened(planned)
+    take(first, 4), take(first, 4)
+    for started_at in (1000.0, 1001.0):
+        first.ended(named(first, "cat"), Broke("died"), Attempt(1, "here", started_at))
+    store.publish(named(first, "dog"), {"delta.safetensors": b"dW"}, {"task": named(first, "dog").id, **RESULT})
+    end(first, "dog", Succeeded())
+    end(first, "fox", Refused("too long"))
+    store.cancel([named(first, "owl")])
+    end(first, "elk", Interrupted())
+
+    ledger = opened(planned)
+    found = {task.concept.name: ledger.states[task.id] for task in tasks}
+    assert found == {
+        "cat": TaskState("queued", attempts=2, reason="died"),
+        "dog": TaskState("done"),
+        "fox": TaskState("failed", reason="too long"),
+        "owl": TaskState("cancelled"),
+        "elk": TaskState("queued"),
+    }
+    assert ledger.unfinished == 2 and ledger.rows[named(ledger, "dog").id].seconds == 2.0
+    assert [take(ledger, 2) for _ in range(3)] == [["cat"], ["elk"], []]
+    ledger.ended(named(ledger, "cat"), Broke("died"), Attempt(1, "here", 1002.0))
+    assert ledger.states[named(ledger, "cat").id].status == "failed"  # the third of three
+    assert opened(planned).unfinished == 1
+
+
+def test_forgiven_attempts_are_not_remembered(planned: Planned) -> None:
+    _, _, store = planned
+    first = opened(planned)
+    take(first, 1)
+    end(first, "cat", Refused("too long"))
+    assert opened(planned).unfinished == 4
+    store.forgive([named(first, "cat")])
+    assert opened(planned).unfinished == 5

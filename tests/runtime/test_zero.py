@@ -1,0 +1,90 @@
+"""ZeRO on several real ranks (gloo): the same delta on any number of them, with everything really partitioned."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+SCRIPT = Path(__file__).parent / "zero_ranks.py"
+STAGES, PRECISIONS = ("1", "2", "3"), ("fp32", "bf16")
+CASES = [f"{stage}-{precision}-none" for stage in STAGES for precision in PRECISIONS] + ["3-bf16-cpu"]
+FP32 = [case for case in CASES if "fp32" in case]
+
+Deltas = dict[str, dict[str, Tensor]]
+
+
+def ranks(base: Path, count: int, work: Path, cases: list[str]) -> tuple[Deltas, dict[str, dict[str, float]]]:
+    """What `count` processes find together, and how much of everything rank 0 held."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(base), str(rank), str(count), str(port), str(work), *cases],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    for process in processes:
+        said, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, said
+    facts = json.loads((work / "facts.json").read_text())
+    return {path.name: load_file(path) for path in work.iterdir() if path.suffix != ".json"}, facts
+
+
+@pytest.fixture(scope="module")
+def two(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Deltas, dict[str, dict[str, float]]]:
+    return ranks(tiny_base, 2, tmp_path_factory.mktemp("two"), CASES)
+
+
+def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """|| a - b || / || b ||, Frobenius, over all tensors together."""
+    assert a.keys() == b.keys()
+    return float(
+        (sum((a[name] - b[name]).square().sum() for name in b) / sum(t.square().sum() for t in b.values())) ** 0.5
+    )
+
+
+@pytest.mark.parametrize("case", FP32)
+def test_two_ranks_find_the_delta_of_one(two: tuple, case: str) -> None:
+    deltas, _ = two
+    assert difference(deltas[f"{case}-first"], deltas["plain"]) < 1e-3
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_task_gives_the_same_bytes_after_another(two: tuple, case: str) -> None:
+    deltas, _ = two
+    first, between, again = (deltas[f"{case}-{name}"] for name in ("first", "between", "again"))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+    assert not all(torch.equal(between[name], first[name]) for name in first)
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in first.values())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_stage_does_not_change_the_numbers_much(two: tuple, precision: str) -> None:
+    deltas, _ = two
+    for stage in STAGES[1:]:
+        changed = difference(deltas[f"{stage}-{precision}-none-first"], deltas[f"1-{precision}-none-first"])
+        assert changed < (1e-3 if precision == "fp32" else 0.5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_of_two_ranks_holds_half(two: tuple, case: str) -> None:
+    """Of the masters and moments at every stage, of all weights, the frozen ones too, at stage 3."""
+    _, facts = two
+    assert facts[case]["masters"] == pytest.approx(0.5, abs=0.02)
+    assert facts[case]["weights"] == pytest.approx(0.5 if case.startswith("3") else 1.0, abs=0.02)
+
+
+def test_four_ranks_find_the_delta_of_one(tiny_base: Path, tmp_path: Path) -> None:
+    deltas, facts = ranks(tiny_base, 4, tmp_path, ["2-fp32-none"])
+    assert difference(deltas["2-fp32-none-first"], deltas["plain"]) < 1e-3
+    assert facts["2-fp32-none"]["masters"] == pytest.approx(0.25, abs=0.02)

@@ -1,0 +1,76 @@
+"""One of several ranks; rank 0 leaves what they found together as files. test_zero.py starts them."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed import TCPStore
+
+from advanchor import methods, models
+from advanchor.concepts import Concept
+from advanchor.delta import Delta
+from advanchor.engine import Engine, TorchEngine
+from advanchor.methods.adv_anchor import Settings
+from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
+from advanchor.training import Context
+
+PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
+FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
+SETTINGS = Settings(
+    trained_weights="cross_attention", steps=3, anchor_steps=2, batch_size=4, num_latents=4, latent_steps=2, lr=1e-3,
+    anchor_lr=1e-2,
+)  # fmt: skip
+
+
+def erase(base: models.Base, engine: Engine, delta: Delta, concept: Concept) -> dict[str, Tensor]:
+    (erasure,) = methods.erase(Context(base, engine, delta, [concept], [0]), SETTINGS)
+    return {name: tensor.contiguous() for name, tensor in erasure.delta.items()}
+
+
+def held(parameters: Iterator[nn.Parameter]) -> float:
+    """The share of some parameters' numbers that this rank keeps between forwards."""
+    listed = list(parameters)
+    kept = sum(p.ds_tensor.numel() if hasattr(p, "ds_tensor") else p.numel() for p in listed)
+    return kept / sum(p.ds_numel if hasattr(p, "ds_numel") else p.numel() for p in listed)
+
+
+def masters_held(engine: DeepSpeedEngine) -> float:
+    """The share of the float32 masters that this rank's optimizer steps."""
+    groups = engine.engine.optimizer.optimizer.param_groups
+    own = sum(parameter.numel() for group in groups for parameter in group["params"])
+    return own / sum(getattr(p, "ds_numel", p.numel()) for p in engine.parameters.values())
+
+
+def plain(folder: str) -> dict[str, Tensor]:
+    base = models.load(folder)
+    delta = Delta(base.unet, SETTINGS.trained_weights)
+    return erase(base, TorchEngine(base.unet, delta.named_parameters()), delta, FIRST)
+
+
+def main(folder: str, rank: str, ranks: str, port: str, work: str, *cases: str) -> None:
+    torch.set_num_threads(1)
+    store = TCPStore("127.0.0.1", int(port), int(ranks), is_master=rank == "0")
+    join_ranks(int(rank), int(ranks), store, "cpu")
+    found, facts = {"plain": plain(folder)}, {}
+    for case in cases:
+        stage, precision, offload = case.split("-")
+        base = models.load(folder)
+        delta = Delta(base.unet, SETTINGS.trained_weights)
+        engine = DeepSpeedEngine(
+            base.unet, delta.named_parameters(), stage=int(stage), precision=precision, offload=offload
+        )
+        for name, concept in {"first": FIRST, "between": OTHER, "again": FIRST}.items():
+            found[f"{case}-{name}"] = erase(base, engine, delta, concept)
+        facts[case] = {"weights": held(base.unet.parameters()), "masters": masters_held(engine)}
+    if rank == "0":
+        for name, tensors in found.items():
+            save_file(tensors, Path(work) / name)
+        (Path(work) / "facts.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
