@@ -44,11 +44,16 @@ def test_sizes_are_stable_diffusion_1_4s() -> None:
     assert len(shapes) == 32 and sum(rows * width for rows, width in shapes.values()) * 4 == 76_677_120
 
 
-def test_scale_sums_what_the_files_hold(tmp_path: Path) -> None:
-    found = fusion_scale.run(tmp_path, files=1, counts=[2])
+def test_scale_reads_its_files_over_and_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At sizes of its own: seven concepts from three files."""
+    monkeypatch.setattr(fusion_scale, "D", 16)
+    monkeypatch.setattr(fusion_scale, "BLOCKS", {8: 1, 24: 2})
+    found = fusion_scale.run(tmp_path, files=3, counts=[7])
     closed, anchors = found["rows"]
-    assert closed["concepts"] == anchors["concepts"] == 2 and closed["share_of_disk"] > 0
-    assert found["peak_memory_bytes"] > 76_677_120
+    size = (tmp_path / "statistics-0.safetensors").stat().st_size
+    assert size > (2 * (8 + 2 * 24) + 16) * 16 * 4 and len(list(tmp_path.iterdir())) == 3
+    assert closed["bytes_per_s"] * (closed["seconds"] - closed["solving_s"]) == pytest.approx(7 * size, rel=0.05)
+    assert closed["concepts"] == anchors["concepts"] == 7 and closed["share_of_disk"] > 0
 
 
 def test_views_are_what_unpacking_gives_and_refuse_rubbish() -> None:
