@@ -30,19 +30,19 @@ def test_the_concept_and_its_anchor_stand_equally_far_from_the_end(base: Base) -
 
 @pytest.mark.parametrize("preserve", [(), ("a blue circle",)])
 def test_two_concepts_in_one_edit(base: Base, preserve: tuple[str, ...]) -> None:
-    """W = (l W0 + sum v c^T + sum W0 c_p c_p^T) (l I + sum c c^T + sum c_p c_p^T)^-1, with v = W0 c_anchor."""
+    """W = (l W0 + sum v c^T + 3 sum W0 c_p c_p^T) (l I + sum c c^T + 3 sum c_p c_p^T)^-1, with v = W0 c_anchor."""
     pairs = [
         (at(base, "a red star", 3), at(base, "a red shape", 3)),
         (at(base, "a star", 2), at(base, "a shape", 2)),
         (at(base, "a striped shape", 2), at(base, "a shape", 1)),
     ]
     kept = [at(base, prompt, 3) for prompt in preserve]
-    found = joint_edit(base, [STAR, STRIPED], Settings(preserve=preserve, ridge=0.7), weights(base))
+    found = joint_edit(base, [STAR, STRIPED], Settings(preserve=preserve, preserve_weight=3, ridge=0.7), weights(base))
     assert found.keys() == weights(base).keys()
     for name, weight in weights(base).items():
         w0 = weight.detach().double()
-        left = 0.7 * w0 + sum(w0 @ c_a @ c.T for c, c_a in pairs) + sum(w0 @ c @ c.T for c in kept)
-        right = 0.7 * torch.eye(len(w0.T)) + sum(c @ c.T for c, _ in pairs) + sum(c @ c.T for c in kept)
+        left = 0.7 * w0 + sum(w0 @ c_a @ c.T for c, c_a in pairs) + 3 * sum(w0 @ c @ c.T for c in kept)
+        right = 0.7 * torch.eye(len(w0.T)) + sum(c @ c.T for c, _ in pairs) + 3 * sum(c @ c.T for c in kept)
         torch.testing.assert_close(found[name].double(), left @ torch.linalg.inv(right) - w0, atol=1e-5, rtol=1e-4)
 
 

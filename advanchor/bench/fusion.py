@@ -40,11 +40,15 @@ def by_fusion(method: str, scale: float | None = None) -> Edit:
 
 
 def by_uce(tokens: str) -> Edit:
-    """One joint edit that preserves the same prompts as the others retain."""
+    """One joint edit that preserves the prompts that the others retain, all together weighing as much as the concepts.
+
+    With the authors' weight of 1 for each prompt, so many of them leave nothing erased.
+    """
 
     def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> Mapping[str, Tensor]:
         prompts = kept(base, retain, concepts, FusionSettings()).weights
-        settings = uce.Settings(tokens=tokens, preserve=tuple(prompts))  # type: ignore[arg-type]
+        weight = sum(len(concept.templates) for concept in concepts) / max(len(prompts), 1)
+        settings = uce.Settings(tokens=tokens, preserve=tuple(prompts), preserve_weight=weight)  # type: ignore[arg-type]
         return uce.joint_edit(base, concepts, settings, base_tensors(base, None))
 
     return edit

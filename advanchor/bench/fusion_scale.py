@@ -69,8 +69,8 @@ def disk_rate(members: Sequence[Member]) -> float:
 
 
 def constraints(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The Gram matrix of 500 random retained prompts, and a first position."""
-    retained = sum((gram(random_embeds(generator)) for _ in range(250)), torch.zeros(D, D, dtype=torch.float64))
+    """The Gram matrix of 40 random retained prompts, and a first position."""
+    retained = sum((gram(random_embeds(generator)) for _ in range(20)), torch.zeros(D, D, dtype=torch.float64))
     return retained, torch.randn(D, 1, generator=generator)
 
 

@@ -37,6 +37,9 @@ class Settings(BaseModel):
     )
     ridge: float = Field(default=0.5, gt=0, description="lambda: how strongly the weights hold on to what they were")
     preserve: tuple[str, ...] = Field(default=(), description="prompts whose keys and values are to stay")
+    preserve_weight: float = Field(
+        default=1.0, ge=0, description="weight of each of them (the authors' preserve_scale)"
+    )
 
 
 def embeds_from(base: Base, prompts: Sequence[str], starts: Sequence[int], later: bool) -> list[Tensor]:
@@ -62,8 +65,9 @@ def aligned_positions(base: Base, concept: Concept) -> tuple[list[int], list[int
 
 
 @torch.no_grad()
-def edit_sums(base: Base, concepts: Sequence[Concept], preserve: Sequence[str], later: bool) -> tuple[Tensor, Tensor]:
-    """sum_i (c_anchor_i - c_i) c_i^T and sum_i c_i c_i^T + sum_p c_p c_p^T, each (D, D) in float64."""
+def edit_sums(base: Base, concepts: Sequence[Concept], settings: Settings) -> tuple[Tensor, Tensor]:
+    """sum_i (c_anchor_i - c_i) c_i^T and sum_i c_i c_i^T + weight * sum_p c_p c_p^T, each (D, D) in float64."""
+    later, preserve = settings.tokens == "last_and_later", settings.preserve
     width = base.encode([""]).prompt_embeds.shape[-1]
     shift, system = torch.zeros(2, width, width, dtype=torch.float64)
     for concept in concepts:
@@ -79,7 +83,7 @@ def edit_sums(base: Base, concepts: Sequence[Concept], preserve: Sequence[str], 
     for start in range(0, len(preserve), 256):
         chunk = preserve[start : start + 256]
         for c in embeds_from(base, chunk, last_positions(base, chunk), later):
-            system += c.T @ c
+            system += settings.preserve_weight * c.T @ c
     return shift, system
 
 
@@ -87,7 +91,7 @@ def joint_edit(
     base: Base, concepts: Sequence[Concept], settings: Settings, weights: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """dW = W - W0, float32, of all concepts in one edit; weights: W0 by name."""
-    shift, system = edit_sums(base, concepts, settings.preserve, settings.tokens == "last_and_later")
+    shift, system = edit_sums(base, concepts, settings)
     system = system + settings.ridge * torch.eye(len(system), dtype=torch.float64)
     edit = torch.linalg.solve(system, shift.T).T  # shift system^-1, as system is symmetric
     return {name: (weight.double().cpu() @ edit).float() for name, weight in weights.items()}
