@@ -107,3 +107,18 @@ def test_bad_input_is_not_tried_again(
     assert runs.deltas(store) == {"dog": undisturbed["dog"]}
     assert runs.drive(batch).exit_code == 1
     assert runs.events(store, name) == ["Refused"]
+
+
+def test_the_members_of_a_pack_that_breaks_are_tried_again_alone(
+    cluster: RehearsalCluster, tiny_base: Path, tmp_path: Path
+) -> None:
+    names = runs.NAMES[:3]
+    batch = runs.write_batch(tmp_path, tiny_base, names, concepts_per_pack=3)
+    status = runs.drive(batch, runs.WhenTraining(lambda: kill(cluster), "cat"))
+    assert status.exit_code == 0 and [row.attempts for row in status.tasks] == [0, 0, 0]  # nobody is charged
+    store = runs.store_of(batch)
+    for name in names:
+        together, alone = runs.attempts(store, name)
+        assert (together["event"], together["packed"], alone["event"]) == ("Broke", True, "Succeeded")
+    assert {(result["provenance"]["packed"], result["provenance"]["slots"]) for result in store.results()} == {(1, 3)}
+    assert len(set(runs.deltas(store).values())) == 3
