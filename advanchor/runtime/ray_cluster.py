@@ -51,7 +51,9 @@ def connected(address: str | None = None, *, allow_without_token: bool = False) 
     address = address or os.environ.get("RAY_ADDRESS")
     check_token(address, allow_without_token=allow_without_token)
     options: dict[str, Any] = (
-        {"address": address} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}
+        {"address": address}
+        if address
+        else {"address": "local", "include_dashboard": False, "num_cpus": os.cpu_count()}  # not whatever runs here
     )
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     with tempfile.TemporaryDirectory(prefix="advanchor-") as empty:

@@ -75,12 +75,24 @@ def cluster(whole_cluster: RehearsalCluster, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="session")
-def undisturbed(
+def undisturbed_run(
     whole_cluster: RehearsalCluster, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
-    """The sha256 of every concept's delta, from a run to which nothing happens."""
+) -> runs.Store:
+    """Of every concept, and nothing happens to it."""
     batch = runs.write_batch(tmp_path_factory.mktemp("undisturbed"), tiny_base, runs.NAMES)
     assert runs.drive(batch).exit_code == 0
-    found = runs.deltas(runs.store_of(batch))
+    return runs.store_of(batch)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_run: runs.Store) -> dict[str, str]:
+    """The sha256 of every concept's delta."""
+    found = runs.deltas(undisturbed_run)
     assert len(set(found.values())) == len(runs.NAMES)
     return found
+
+
+@pytest.fixture(scope="session")
+def task_seconds(undisturbed_run: runs.Store) -> float:
+    """How long a task takes here and now."""
+    return max(sum(result["seconds"].values()) for result in undisturbed_run.results())

@@ -5,6 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
 import runs
 
 from advanchor.runtime.rehearsal import RehearsalCluster
@@ -90,3 +91,16 @@ def test_neither_the_number_of_gangs_nor_the_order_changes_a_bit(
     store = runs.store_of(batch)
     assert runs.deltas(store) == undisturbed
     assert {attempt["gang"] for name in runs.NAMES for attempt in runs.attempts(store, name)} == {1, 2}
+
+
+def test_without_an_address_a_run_starts_a_ray_of_its_own(
+    cluster: RehearsalCluster, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though another cluster runs on this machine, which Ray would join if it was not told otherwise."""
+    monkeypatch.delenv("RAY_ADDRESS")
+    batch = runs.write_batch(tmp_path, tiny_base, ["cat"])
+    runs.run(tmp_path, "erase", str(batch))
+    (attempt,) = runs.attempts(runs.store_of(batch), "cat")
+    assert attempt["event"] == "Succeeded" and not any(
+        node.node_ip_address in attempt["node"] for node in cluster.nodes()
+    )

@@ -55,9 +55,10 @@ def test_a_rank_killed_in_a_collective_takes_its_gang_with_it(
 
 
 def test_a_rank_that_hangs_is_given_up_at_the_deadline(
-    cluster: RehearsalCluster, undisturbed: Deltas, tiny_base: Path, tmp_path: Path
+    cluster: RehearsalCluster, undisturbed: Deltas, task_seconds: float, tiny_base: Path, tmp_path: Path
 ) -> None:
-    batch = runs.write_batch(tmp_path, tiny_base, deadline_s=20)
+    deadline = round(10 + 10 * task_seconds)
+    batch = runs.write_batch(tmp_path, tiny_base, deadline_s=deadline)
     stopped_at = 0.0
 
     def strike() -> None:
@@ -68,7 +69,7 @@ def test_a_rank_that_hangs_is_given_up_at_the_deadline(
     assert runs.drive(batch, runs.WhenTraining(strike, "cat")).exit_code == 0
     store = runs.store_of(batch)
     first, second = runs.attempts(store, "cat")
-    assert (first["event"], first["reason"]) == ("Broke", "no result within 20 s") and first["charged"]
+    assert (first["event"], first["reason"]) == ("Broke", f"no result within {deadline} s") and first["charged"]
     assert second["event"] == "Succeeded" and second["started_at"] > stopped_at
     assert runs.deltas(store) == {name: undisturbed[name] for name in ("cat", "dog")}
 
