@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import advanchor
-from advanchor.cli import cancel, doctor, erase, generate, logs, plan, pocket, report, results, status, submit
+from advanchor.cli import bench, cancel, doctor, erase, generate, logs, plan, pocket, report, results, status, submit
 
 app = typer.Typer(
     name="advanchor",
@@ -43,4 +43,5 @@ app.command()(results.results)
 app.command()(report.report)
 app.command()(generate.generate)
 app.command()(doctor.doctor)
+app.add_typer(bench.app, name="bench")
 app.add_typer(pocket.app, name="pocket")

@@ -1,0 +1,1 @@
+"""Measurements of the program itself; each is a command under `advanchor bench`."""
