@@ -1,1 +1,1 @@
-"""Measurements of the program itself, each run through the product and written as a table with its command."""
+"""Measurements of the program itself; each is a command under `advanchor bench`."""

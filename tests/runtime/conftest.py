@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import runs
+import short_runs as runs
 from moto.server import ThreadedMotoServer
 
 from advanchor.runtime.ray_cluster import connected

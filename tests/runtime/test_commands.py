@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-import runs
+import short_runs as runs
 from typer.testing import CliRunner
 
 from advanchor.cli import app

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-import runs
+import short_runs as runs
 
 from advanchor.runtime.rehearsal import RehearsalCluster
 from advanchor.runtime.status import STATUS_FILE, RunStatus

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import runs
+import short_runs as runs
 
 from advanchor.plan import Task, plan
 from advanchor.runtime.ledger import Attempt, Ledger

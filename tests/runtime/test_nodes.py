@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import runs
+import short_runs as runs
 
 from advanchor.runtime.rehearsal import RehearsalCluster
 

@@ -4,7 +4,7 @@ import signal
 import time
 from pathlib import Path
 
-import runs
+import short_runs as runs
 
 from advanchor.runtime.rehearsal import RehearsalCluster
 from advanchor.runtime.status import RunStatus

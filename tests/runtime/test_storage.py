@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import runs
+import short_runs as runs
 from conftest import Storage
 
 from advanchor.runtime.files import Files, StoreError

@@ -1,0 +1,148 @@
+"""`advanchor bench speed`: the authors' schedule and ours side by side, on one machine, in one run.
+
+Every measurement is a process of its own, so that peak memory is its own and nothing is warm that is cold for others;
+the variants take turns. Ratios count anchor search and fine-tuning only.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+from advanchor.bench.trial import Measured, Trial
+from advanchor.bench.work import Work, count
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: processes side by side, each with its own trial."""
+
+    name: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def concepts(self) -> int:
+        return sum(trial.concepts for trial in self.trials)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians over the rounds. Seconds, rows and memory are of one concept where it says so."""
+
+    variant: str
+    concepts: int  # at once
+    processes: int
+    threads: int  # of each process
+    start_s: float
+    load_s: float
+    latents_s: float  # per concept
+    train_s: float  # per concept
+    concepts_per_hour: float
+    ratio: float  # of concepts per hour, to the first row
+    forwards: float  # rows through a UNet, per concept
+    equivalents: float  # the same with the backward passes, as forwards of one row
+    peak_mb: float  # of all processes
+    outside: float  # share of the time outside forwards and backward passes
+    of_peak: float  # floating-point operations per second, as a share of those of a large product
+
+
+def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
+    """(a) the authors' schedule, (b) ours, (c) ours packed, (d) packed in several processes that share the cores."""
+    ours, shared = replace(trial, variant="ours"), max(1, trial.threads // processes)
+    packed = replace(ours, concepts=pack)
+    side_by_side = tuple(replace(packed, threads=shared, first=pack * i) for i in range(processes))
+    return [
+        Variant("(a) authors' schedule", (replace(trial, variant="authors"),)),
+        Variant("(b) ours, one concept", (ours,)),
+        Variant(f"(c) ours, packs of {pack}", (packed,)),
+        Variant(f"(d) {processes} x packs of {pack}", side_by_side),
+    ]
+
+
+def run_processes(trials: Sequence[Trial]) -> list[Measured]:
+    """All at the same time. RuntimeError with its output if one of them fails."""
+    started = []
+    for trial in trials:
+        environment = os.environ | {"OMP_NUM_THREADS": str(trial.threads)}
+        command = [sys.executable, "-m", "advanchor.bench.trial", json.dumps(asdict(trial))]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, env=environment, text=True, stdout=pipe, stderr=pipe))
+    ended = [process.communicate() for process in started]
+    for process, (_, errors) in zip(started, ended, strict=True):
+        if process.returncode:
+            raise RuntimeError(f"a measurement failed:\n{errors}")
+    return [Measured(**json.loads(output.splitlines()[-1])) for output, _ in ended]
+
+
+def summary(variant: Variant, rounds: Sequence[Sequence[Measured]], work: Work, first_rate: float | None) -> Row:
+    """Medians over the rounds of a variant; within a round the slowest process counts."""
+
+    def middle(value: Callable[[Measured], float], over: Callable[[list[float]], float] = max) -> float:
+        return median(over([value(measured) for measured in one_round]) for one_round in rounds)
+
+    rows = {kind: value / rounds[0][0].concepts for kind, value in rounds[0][0].rows.items()}
+    equivalents, train_s = work.equivalents(rows), middle(lambda m: m.train_s) / variant.concepts
+    rate = 3600 / train_s
+    return Row(
+        variant=variant.name,
+        concepts=variant.concepts,
+        processes=len(variant.trials),
+        threads=variant.trials[0].threads,
+        start_s=middle(lambda m: m.start_s),
+        load_s=middle(lambda m: m.load_s),
+        latents_s=middle(lambda m: m.latents_s / m.concepts),
+        train_s=train_s,
+        concepts_per_hour=rate,
+        ratio=rate / (first_rate or rate),
+        forwards=rows["forward"],
+        equivalents=equivalents,
+        peak_mb=middle(lambda m: m.peak_mb, sum),
+        outside=middle(lambda m: 1 - m.models_s / m.train_s),
+        of_peak=equivalents * work.forward / train_s / middle(lambda m: m.matmul_flops),
+    )
+
+
+def run(
+    trial: Trial, pack: int, processes: int, rounds: int, said: Callable[[str], None] = lambda _: None
+) -> tuple[list[Row], list[dict[str, Any]]]:
+    """The table, and every measurement behind it."""
+    work = count(trial.model, None if trial.model == "pocket" else trial.side)
+    chosen = variants(trial, pack, processes)
+    found: dict[str, list[list[Measured]]] = {variant.name: [] for variant in chosen}
+    for number in range(rounds):
+        for variant in chosen if number % 2 == 0 else reversed(chosen):
+            measured = run_processes(variant.trials)
+            found[variant.name].append(measured)
+            said(f"round {number + 1} of {rounds}: {variant.name}: {max(m.train_s for m in measured):.1f} s")
+    table: list[Row] = []
+    for variant in chosen:
+        table.append(summary(variant, found[variant.name], work, table[0].concepts_per_hour if table else None))
+    raw = [
+        {"variant": name, "round": number, **asdict(measured)}
+        for name, rounds_of in found.items()
+        for number, one_round in enumerate(rounds_of)
+        for measured in one_round
+    ]
+    return table, raw
+
+
+def markdown(table: Sequence[Row]) -> str:
+    """The table as it stands in docs/speed.md."""
+    head = (
+        "variant | threads | start s | load s | latents s | train s | concepts/h | ratio | forwards | equivalents"
+        " | peak MB | outside | of matmul peak"
+    )
+    lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
+    for row in table:
+        cells = (
+            row.variant, f"{row.processes} x {row.threads}", f"{row.start_s:.1f}", f"{row.load_s:.1f}",
+            f"{row.latents_s:.2f}", f"{row.train_s:.2f}", f"{row.concepts_per_hour:.0f}", f"{row.ratio:.2f}",
+            f"{row.forwards:.0f}", f"{row.equivalents:.0f}", f"{row.peak_mb:.0f}", f"{row.outside:.1%}",
+            f"{row.of_peak:.1%}",
+        )  # fmt: skip
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
