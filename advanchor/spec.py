@@ -69,8 +69,10 @@ ENTRIES: dict[str, type[BaseModel]] = {"concept": Concept, "preset": PresetEntry
 
 
 def number_or_auto(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int | float) and value > 0):
+    if value == "auto":
         return value
+    if isinstance(value, int | float) and value > 0:
+        return float(value)
     raise ValueError(f"{value!r} is neither auto nor a number above 0")
 
 

@@ -50,6 +50,7 @@ def main(folder: str, stage: str, precision: str, work: str) -> None:
 
     join_ranks(0, 1, TCPStore("127.0.0.1", 0, 1, is_master=True))
     engine = DeepSpeedEngine(base.unet, parameters, stage=int(stage), precision=precision, offload="none")
+    outputs["teacher at first"] = output(base, engine)
     [found["first"]] = erase(base, engine, delta, FIRST)
     with delta.on(slots=0):
         outputs["student of first"] = output(base, engine)

@@ -40,8 +40,12 @@ def held(parameters: Iterator[nn.Parameter]) -> float:
 
 def masters_held(engine: DeepSpeedEngine) -> float:
     """The share of the float32 masters that this rank's optimizer steps."""
-    groups = engine.engine.optimizer.optimizer.param_groups
-    own = sum(parameter.numel() for group in groups for parameter in group["params"])
+    optimizer = engine.engine.optimizer
+    if engine.stage == 3:
+        masters = optimizer.fp32_partitioned_groups_flat
+    else:
+        masters = [parameter for group in optimizer.optimizer.param_groups for parameter in group["params"]]
+    own = sum(master.numel() for master in masters)
     return own / sum(getattr(p, "ds_numel", p.numel()) for p in engine.parameters.values())
 
 
