@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 from advanchor.bench.trial import Measured, Trial
@@ -41,6 +41,7 @@ class Row:
     load_s: float
     latents_s: float  # per concept
     train_s: float  # per concept
+    cpu_s: float  # per concept, of all threads
     concepts_per_hour: float
     ratio: float  # of concepts per hour, to the first row
     forwards: float  # rows through a UNet, per concept
@@ -48,6 +49,7 @@ class Row:
     peak_mb: float  # of all processes
     outside: float  # share of the time outside forwards and backward passes
     of_peak: float  # floating-point operations per second, as a share of those of a large product
+    scores: dict[str, str]  # UA, IRA and CRA of the first concept in percent, over the rounds' seeds, if asked
 
 
 def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
@@ -87,6 +89,7 @@ def summary(variant: Variant, rounds: Sequence[Sequence[Measured]], work: Work, 
     rows = {kind: value / rounds[0][0].concepts for kind, value in rounds[0][0].rows.items()}
     equivalents, train_s = work.equivalents(rows), middle(lambda m: m.train_s) / variant.concepts
     rate = 3600 / train_s
+    firsts = [one_round[0].scores for one_round in rounds]
     return Row(
         variant=variant.name,
         concepts=variant.concepts,
@@ -96,14 +99,20 @@ def summary(variant: Variant, rounds: Sequence[Sequence[Measured]], work: Work, 
         load_s=middle(lambda m: m.load_s),
         latents_s=middle(lambda m: m.latents_s / m.concepts),
         train_s=train_s,
+        cpu_s=middle(lambda m: m.cpu_s, sum) / variant.concepts,
         concepts_per_hour=rate,
         ratio=rate / (first_rate or rate),
         forwards=rows["forward"],
         equivalents=equivalents,
         peak_mb=middle(lambda m: m.peak_mb, sum),
         outside=middle(lambda m: 1 - m.models_s / m.train_s),
+        scores={name: spread([100 * scores[name] for scores in firsts]) for name in firsts[0]},
         of_peak=equivalents * work.forward / train_s / middle(lambda m: m.matmul_flops),
     )
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def run(
@@ -114,7 +123,8 @@ def run(
     chosen = variants(trial, pack, processes)
     found: dict[str, list[list[Measured]]] = {variant.name: [] for variant in chosen}
     for number in range(rounds):
-        for variant in chosen if number % 2 == 0 else reversed(chosen):
+        seeded = [replace(v, trials=tuple(replace(t, seed=number) for t in v.trials)) for v in chosen]
+        for variant in seeded if number % 2 == 0 else reversed(seeded):
             measured = run_processes(variant.trials)
             found[variant.name].append(measured)
             said(f"round {number + 1} of {rounds}: {variant.name}: {max(m.train_s for m in measured):.1f} s")
@@ -132,17 +142,26 @@ def run(
 
 def markdown(table: Sequence[Row]) -> str:
     """The table as it stands in docs/speed.md."""
-    head = (
-        "variant | threads | start s | load s | latents s | train s | concepts/h | ratio | forwards | equivalents"
-        " | peak MB | outside | of matmul peak"
-    )
-    lines = [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
+    lines: list[str] = []
     for row in table:
-        cells = (
-            row.variant, f"{row.processes} x {row.threads}", f"{row.start_s:.1f}", f"{row.load_s:.1f}",
-            f"{row.latents_s:.2f}", f"{row.train_s:.2f}", f"{row.concepts_per_hour:.0f}", f"{row.ratio:.2f}",
-            f"{row.forwards:.0f}", f"{row.equivalents:.0f}", f"{row.peak_mb:.0f}", f"{row.outside:.1%}",
-            f"{row.of_peak:.1%}",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = {
+            "variant": row.variant,
+            "threads": f"{row.processes} x {row.threads}",
+            "start s": f"{row.start_s:.1f}",
+            "load s": f"{row.load_s:.1f}",
+            "latents s": f"{row.latents_s:.2f}",
+            "train s": f"{row.train_s:.2f}",
+            "CPU s": f"{row.cpu_s:.2f}",
+            "concepts/h": f"{row.concepts_per_hour:.0f}",
+            "ratio": f"{row.ratio:.2f}",
+            "forwards": f"{row.forwards:.0f}",
+            "equivalents": f"{row.equivalents:.0f}",
+            "peak MB": f"{row.peak_mb:.0f}",
+            "outside": f"{row.outside:.1%}",
+            "of peak": f"{row.of_peak:.1%}",
+        }
+        cells |= {f"{name.upper()} %": value for name, value in row.scores.items()}
+        if not lines:
+            lines += [f"| {' | '.join(cells)} |", "|---" * len(cells) + "|"]
+        lines.append(f"| {' | '.join(cells.values())} |")
     return "\n".join(lines)

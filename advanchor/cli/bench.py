@@ -126,9 +126,10 @@ def speed(
     anchor_steps: Annotated[int, typer.Option(help="Steps of the anchor search per image.", min=1)] = 30,
     pack: Annotated[int, typer.Option(help="Concepts at once.", min=1)] = 32,
     processes: Annotated[int, typer.Option(help="Processes side by side in (d).", min=1)] = 2,
-    rounds: Annotated[int, typer.Option(help="Measurements of each variant.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Measurements of each variant, each with another seed.", min=1)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads; (d) shares them out.", min=1)] = 2,
     side: Annotated[int, typer.Option(help="Of sd14's and sdxl's latents.", min=8)] = 8,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the first concept too (pocket only).")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write every measurement to a JSON file.")
     ] = None,
@@ -138,7 +139,9 @@ def speed(
     from advanchor.bench.speed import markdown, run
     from advanchor.bench.trial import Trial
 
-    trial = Trial("ours", model.value, steps=steps, anchor_steps=anchor_steps, threads=threads, side=side)
+    trial = Trial(
+        "ours", model.value, steps=steps, anchor_steps=anchor_steps, threads=threads, side=side, evaluate=evaluate
+    )
     table, raw = run(trial, pack, processes, rounds, lambda line: typer.echo(line, err=True))
     if output:
         output.write_text(json.dumps({"table": [asdict(row) for row in table], "measurements": raw}, indent=1))

@@ -74,13 +74,14 @@ def test_a_row_of_the_table_by_hand() -> None:
     variant = Variant("pairs", (trial, trial))
 
     def measured(train_s: float) -> Measured:
-        return Measured(2, 1.0, 2.0, 4.0, train_s, train_s / 2, {"forward": 20.0}, 100.0, 4e9)
+        return Measured(2, 1.0, 2.0, 4.0, train_s, 6.0, train_s / 2, {"forward": 20.0}, 100.0, 4e9)
 
     rounds = [[measured(slow), measured(1.0)] for slow in (30.0, 8.0, 10.0)]
     counted = Work(forward=1e9, to_embeddings=0, to_all_weights=0, to_delta=0, to_student=0)
     row = summary(variant, rounds, counted, first_rate=144.0)
     assert (row.concepts, row.processes, row.train_s, row.concepts_per_hour, row.ratio) == (4, 2, 2.5, 1440, 10)
     assert (row.forwards, row.equivalents, row.peak_mb, row.outside, row.latents_s) == (10, 10, 200, 0.5, 2)
+    assert row.cpu_s == 3  # two processes of 6 s, four concepts
     assert row.of_peak == pytest.approx(10 * 1e9 / 2.5 / 4e9)
     assert "| pairs | 2 x 1 |" in markdown([row])
 
