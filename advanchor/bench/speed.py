@@ -53,16 +53,19 @@ class Row:
 
 
 def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
-    """(a) the authors' schedule, (b) ours, (c) ours packed, (d) packed in several processes that share the cores."""
-    ours, shared = replace(trial, variant="ours"), max(1, trial.threads // processes)
+    """(a) the authors' schedule, (b) ours, (c) ours packed, (d) packed in several processes that share the cores.
+
+    No (d) with fewer than two processes.
+    """
+    ours, shared = replace(trial, variant="ours"), max(1, trial.threads // max(1, processes))
     packed = replace(ours, concepts=pack)
     side_by_side = tuple(replace(packed, threads=shared, first=pack * i) for i in range(processes))
-    return [
+    chosen = [
         Variant("(a) authors' schedule", (replace(trial, variant="authors"),)),
         Variant("(b) ours, one concept", (ours,)),
         Variant(f"(c) ours, packs of {pack}", (packed,)),
-        Variant(f"(d) {processes} x packs of {pack}", side_by_side),
     ]
+    return chosen + ([Variant(f"(d) {processes} x packs of {pack}", side_by_side)] if processes > 1 else [])
 
 
 def run_processes(trials: Sequence[Trial]) -> list[Measured]:

@@ -125,7 +125,7 @@ def speed(
     steps: Annotated[int, typer.Option(help="Student steps, one image each.", min=1)] = 51,
     anchor_steps: Annotated[int, typer.Option(help="Steps of the anchor search per image.", min=1)] = 30,
     pack: Annotated[int, typer.Option(help="Concepts at once.", min=1)] = 32,
-    processes: Annotated[int, typer.Option(help="Processes side by side in (d).", min=1)] = 2,
+    processes: Annotated[int, typer.Option(help="Processes side by side in (d); 1: no (d).", min=1)] = 2,
     rounds: Annotated[int, typer.Option(help="Measurements of each variant, each with another seed.", min=1)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads; (d) shares them out.", min=1)] = 2,
     side: Annotated[int, typer.Option(help="Of sd14's and sdxl's latents.", min=8)] = 8,
@@ -139,8 +139,17 @@ def speed(
     from advanchor.bench.speed import markdown, run
     from advanchor.bench.trial import Trial
 
+    num_latents, latent_steps = (8, 10) if model is BenchModel.pocket else (2, 2)  # random weights show nothing
     trial = Trial(
-        "ours", model.value, steps=steps, anchor_steps=anchor_steps, threads=threads, side=side, evaluate=evaluate
+        "ours",
+        model.value,
+        steps=steps,
+        anchor_steps=anchor_steps,
+        num_latents=num_latents,
+        latent_steps=latent_steps,
+        side=side,
+        threads=threads,
+        evaluate=evaluate,
     )
     table, raw = run(trial, pack, processes, rounds, lambda line: typer.echo(line, err=True))
     if output:
