@@ -17,9 +17,9 @@ TRAINED_WEIGHTS: dict[str, tuple[str, ...]] = {
 
 
 class DeltaLinear(nn.Module):
-    """y = W x + b + scale * (dW_k x + db_k), the second part only while the delta is on; k is the row's slot.
+    """y = W x + b + scale * (dW_k P_k x + db_k), the second part only while the delta is on; k is the row's slot.
 
-    The delta's tensors belong to this module, not to a child, so that ZeRO-3 gathers them when it is called.
+    P, where there is a guard, keeps the change away from what it is not to touch (Delta.guard). The delta's tensors belong to this module, not to a child, so that ZeRO-3 gathers them when it is called.
     """
 
     def __init__(self, base: nn.Linear, slots: int = 1) -> None:
@@ -28,6 +28,7 @@ class DeltaLinear(nn.Module):
         shape, device = (slots, base.out_features, base.in_features), base.weight.device
         self.delta_weight = nn.Parameter(torch.zeros(shape, device=device))  # (slots, out, in), float32
         self.delta_bias = None if base.bias is None else nn.Parameter(torch.zeros(shape[:2], device=device))
+        self.guard: Tensor | None = None  # P (slots, in, in)
         self.scale = 0.0
         self.speaking = slice(None)  # the slots that speak
 
@@ -40,8 +41,11 @@ class DeltaLinear(nn.Module):
         return y if self.scale == 0 else y + self.scale * self.change(x)
 
     def change(self, x: Tensor) -> Tensor:
-        """dW x + db (rows, ..., out); the rows lie slot by slot, equally many for each slot that speaks."""
+        """dW P x + db (rows, ..., out); the rows lie slot by slot, equally many for each slot that speaks."""
         weight = self.delta_weight[self.speaking].to(x.dtype)
+        if self.guard is not None:
+            own = self.guard[self.speaking].to(x.dtype)
+            x = (x.reshape(len(own), -1, x.shape[-1]) @ own.transpose(1, 2)).view_as(x)
         bias = None if self.delta_bias is None else self.delta_bias[self.speaking].to(x.dtype)
         if len(weight) == 1:
             return F.linear(x, weight.squeeze(0), None if bias is None else bias.squeeze(0))
@@ -110,6 +114,18 @@ class Delta:
         finally:
             for layer, (was_scale, was_speaking) in zip(self.layers.values(), before, strict=True):
                 layer.scale, layer.speaking = was_scale, was_speaking
+
+    @contextmanager
+    def guarded(self, guard: Tensor | None) -> Iterator[None]:
+        """Inside this block the change is dW P instead of dW, P (slots, D, D), in every layer that reads embeddings."""
+        readers = [layer for name, layer in self.layers.items() if name.endswith(("to_k", "to_v"))]
+        try:
+            for layer in readers:
+                layer.guard = guard
+            yield
+        finally:
+            for layer in readers:
+                layer.guard = None
 
     def checked(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """`tensors`, if they are exactly this delta's; ValueError names what is missing or does not belong here."""

@@ -1,20 +1,22 @@
 """Evaluating an erasure: the same pictures from the base and from the student, read by a scorer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from advanchor.engine import Engine
-from advanchor.evaluation.exam import Answers, Question, Scorer, score
+from advanchor.evaluation.exam import Answers, Exam, Question, Scorer, score
 from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
 from advanchor.evaluation.metrics import alignment, diversity, frechet_distance
 from advanchor.models.base import Base
 
 PREVIEW = 8  # pictures of each group that are kept to be looked at
+REMEMBERED = 64  # groups of prompts with a concept whose pictures by the base are not made again
 
 
 class EvaluationSettings(SamplingSettings):
@@ -24,11 +26,12 @@ class EvaluationSettings(SamplingSettings):
     images_per_prompt: int = Field(default=4, ge=1, description="pictures of each of them")
     retained_images_per_prompt: int = Field(default=2, ge=1, description="pictures of each prompt without the concept")
     seed: int = Field(default=0, description="decides the noise that pictures start from")
+    doses: tuple[float, ...] = Field(default=(), description="further strengths of the delta to score; 1 is the delta")
 
 
 @dataclass
 class Evaluation:
-    scores: dict[str, float | int | dict | None]
+    scores: dict[str, Any]
     previews: dict[str, tuple[Tensor, Tensor]]  # "erased", "retained": (before, after), each (8, 3, H, W) in [0, 1]
 
 
@@ -50,6 +53,7 @@ class Evaluator:
     def __init__(self, base: Base, scorer: Scorer, settings: EvaluationSettings, engine: Engine | None = None) -> None:
         self.base, self.scorer, self.settings, self.engine = base, scorer, settings, engine
         self.base_pictures: dict[str, Tensor] = {}  # retained prompt -> the base's pictures of it
+        self.base_seen: dict[tuple[str, ...], Seen] = {}  # prompts of a concept -> the base's answers
 
     def pictures(self, questions: Sequence[Question], copies: int, *, remembered: bool) -> Tensor:
         """`copies` pictures of every question, (len(questions) * copies, 3, H, W); known ones are not made again."""
@@ -86,8 +90,19 @@ class Evaluator:
         chosen = torch.linspace(0, len(images) - 1, PREVIEW).long()
         return Seen(answers, features, images[chosen])
 
-    def evaluate(self, concept: str, student: Callable[[], AbstractContextManager]) -> Evaluation:
-        """Scores of the erasure that is on inside `student()`. Raises UnknownConceptError."""
+    def by_base(self, group: str, questions: Sequence[Question], copies: int) -> Seen:
+        """What the base makes of a group of questions: of a concept that is examined again, made once."""
+        if group == "retained":
+            return self.see(questions, copies, remembered=True)
+        asked = tuple(question.prompt for question in questions)
+        if asked not in self.base_seen:
+            if len(self.base_seen) >= REMEMBERED:
+                self.base_seen.pop(next(iter(self.base_seen)))
+            self.base_seen[asked] = self.see(questions, copies)
+        return self.base_seen[asked]
+
+    def evaluate(self, concept: str, student: Callable[[float], AbstractContextManager]) -> Evaluation:
+        """Scores of the erasure that is on, at a strength, inside `student(strength)`. Raises UnknownConceptError."""
         exam = self.scorer.exam(concept, self.settings.num_prompts)
         copies = {
             "erased": self.settings.images_per_prompt,
@@ -95,22 +110,35 @@ class Evaluator:
             "hinted": self.settings.images_per_prompt,
         }
         groups = {name: group for name in copies if (group := getattr(exam, name))}
-        before = {name: self.see(group, copies[name], remembered=name == "retained") for name, group in groups.items()}
-        with student():
-            after = {name: self.see(group, copies[name]) for name, group in groups.items()}
+        before = {name: self.by_base(name, group, copies[name]) for name, group in groups.items()}
         expanded = exam.repeated(copies)
-        of_base, of_student = (
-            score(expanded, {name: seen.answers for name, seen in seen_in.items()})
-            | {
-                "alignment": alignment(expanded.retained, seen_in["retained"].answers),
-                "diversity": diversity(seen_in["retained"].features, copies["retained"]),
-            }
-            for seen_in in (before, after)
-        )
-        moved = after["retained"].features, before["retained"].features
-        scores: dict[str, float | int | dict | None] = {**of_student, "base": of_base}
-        scores["degradation"] = (moved[0] - moved[1]).norm(dim=1).mean().item()
-        scores["frechet"] = frechet_distance(*moved)
+
+        def examined(dose: float) -> tuple[dict[str, Seen], dict[str, Any]]:
+            with student(dose):
+                after = {name: self.see(group, copies[name]) for name, group in groups.items()}
+            return after, scores_of(expanded, after, copies["retained"]) | changes(
+                after["retained"], before["retained"]
+            )
+
+        after, of_student = examined(1.0)
+        scores: dict[str, Any] = {**of_student, "base": scores_of(expanded, before, copies["retained"])}
+        if self.settings.doses:
+            scores["doses"] = {f"{dose:g}": examined(dose)[1] for dose in self.settings.doses}
         scores["num_images"] = {name: len(seen.answers) for name, seen in after.items()}
         previews = {name: (before[name].preview, after[name].preview) for name in ("erased", "retained")}
         return Evaluation(scores, previews)
+
+
+def scores_of(exam: Exam, seen: Mapping[str, Seen], copies: int) -> dict[str, Any]:
+    """UA, IRA and CRA; alignment and diversity of retained prompts, of which there are `copies` pictures each."""
+    retained = seen["retained"]
+    return score(exam, {name: group.answers for name, group in seen.items()}) | {
+        "alignment": alignment(exam.retained, retained.answers),
+        "diversity": diversity(retained.features, copies),
+    }
+
+
+def changes(after: Seen, before: Seen) -> dict[str, float]:
+    """How far pictures of retained prompts have moved: each from its own, and all of them together."""
+    moved = (after.features - before.features).norm(dim=1).mean().item()
+    return {"degradation": moved, "frechet": frechet_distance(after.features, before.features)}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 
 from advanchor.plan import Task
 from advanchor.runtime.gang import Gang, TaskCancelled, measure_pack_size
@@ -142,12 +142,17 @@ class Run:
             answer = ray.get(ref)
         except RayTaskError as error:
             self.fail(gang, error)
+        except ActorUnavailableError:
+            gang.ask_again(ref)
         except RayError as error:
             preempted = isinstance(error, ActorDiedError) and bool(getattr(error, "preempted", False))
             reason = f"{type(error).__name__}: {first_line(error)}"
             self.lose(gang, Broke(reason, charged=not preempted, packed=len(gang.pack) > 1), details=str(error))
         else:
-            gang.pending.remove(ref)
+            if ref == gang.cut_off:
+                self.lose(gang, Broke("a rank lives, but its answer was cut off", packed=len(gang.pack) > 1))
+                return
+            del gang.pending[ref]
             if ref == gang.result_ref:
                 gang.answer = answer
             if not gang.pending:
@@ -189,7 +194,7 @@ class Run:
         """End a gang's attempt, and the gang with it unless its state is known to be sound."""
         pack, gang.pack = gang.pack, ()
         if keep:
-            gang.pending = []
+            gang.pending = {}
         else:
             self.dismiss(gang)
         if not pack and not keep:

@@ -129,8 +129,7 @@ class Gang:
         ]
         self.probe = secrets.token_hex(8)
         address = self.ranks[0].open_store.remote()
-        self.pending = [rank.join.remote(address, settings, self.probe) for rank in self.ranks]
-        self.result_ref = self.pending[0]  # rank 0 speaks for the gang
+        self.expect([rank.join.remote(address, settings, self.probe) for rank in self.ranks])
         self.started_at = time.time()
         self.node = ""
         self.pack: Sequence[Task] = ()
@@ -152,8 +151,19 @@ class Gang:
 
     def start(self, pack: Sequence[Task]) -> None:
         self.pack, self.started_at, self.progress = pack, time.time(), Progress()
-        self.pending = [rank.erase.remote(pack) for rank in self.ranks]
-        self.result_ref = self.pending[0]
+        self.expect([rank.erase.remote(pack) for rank in self.ranks])
+
+    def expect(self, answers: Sequence[Any]) -> None:
+        """One of every rank; rank 0 speaks for the gang."""
+        self.pending: dict[Any, Any] = dict(zip(answers, self.ranks, strict=True))
+        self.result_ref = answers[0]
+        self.cut_off: Any = None  # in the place of an answer that never came
+
+    def ask_again(self, ref: Any) -> None:
+        """A rank cannot be reached. What becomes of another question to it tells how it died, or that it lives."""
+        rank = self.pending.pop(ref)
+        self.cut_off = rank.progress.remote()
+        self.pending[self.cut_off] = rank
 
     def poll_progress(self) -> None:
         """Ask rank 0 where it is, unless a question is still open; take the answer to the last one."""

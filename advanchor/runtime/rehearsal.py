@@ -9,8 +9,8 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import psutil
 import ray
@@ -20,14 +20,14 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[at
 
 NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "dashboard_host": "127.0.0.1"}
 HEAD_IP = "127.0.0.2"  # nodes come after it; Ray takes 127.0.0.1 for the machine's outer address
-BALANCE_S = 60.0  # patience for resources to come back after a fault
+BALANCE_S = 60.0  # patience for resources to come back, and for processes to go, after a fault
 
 
 class RehearsalCluster:
     """A head without resources, and nodes that offer them. Nodes may be added from the main thread only."""
 
     def __init__(self, nodes: int, *, cpus: int = 1, gpus: int = 0, dashboard_port: int | None = None) -> None:
-        self.offers = resources(cpus, gpus)
+        self.cpus, self.gpus = cpus, gpus
         board = {"include_dashboard": dashboard_port is not None, "dashboard_port": dashboard_port}
         self.ray = Cluster(
             initialize_head=True, head_node_args={**NODE, **board, **resources(0, 0), "node_ip_address": HEAD_IP}
@@ -45,8 +45,13 @@ class RehearsalCluster:
             if not raylet(node).is_running():
                 self.ray.remove_node(node, allow_graceful=False)
         while len(self.ray.worker_nodes) < self.num_nodes:
-            self.num_added += 1
-            self.ray.add_node(**NODE, **self.offers, node_ip_address=f"127.0.0.{2 + self.num_added % 200}")
+            self.grow()
+
+    def grow(self, **offers: int) -> Any:
+        """One more node, like the others but for `offers` (cpus, gpus)."""
+        self.num_added += 1
+        offered = resources(**{"cpus": self.cpus, "gpus": self.gpus} | offers)
+        return self.ray.add_node(**NODE, **offered, node_ip_address=f"127.0.0.{2 + self.num_added % 200}")
 
     def ranks(self) -> list[psutil.Process]:
         """The ranks of all gangs, as processes, in the order in which they were started."""
@@ -66,6 +71,11 @@ class RehearsalCluster:
 
     def preempt(self, node: Any, notice_s: float) -> None:
         """As a cloud takes a spot machine back: a notice first, and then it is gone."""
+        self.give_notice(node, notice_s)
+        time.sleep(notice_s)
+        self.lose(node)
+
+    def give_notice(self, node: Any, notice_s: float) -> None:
         accepted, why = GcsClient(address=self.address).drain_node(
             node.node_id,
             DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
@@ -74,19 +84,31 @@ class RehearsalCluster:
         )
         if not accepted:
             raise RuntimeError(why)
-        time.sleep(notice_s)
-        self.lose(node)
 
     def imbalance(self) -> dict[str, tuple[Any, Any]]:
         """Resources that are not free though no run is on: name -> (available, in all). Needs a connected driver."""
-        patience = time.monotonic() + BALANCE_S
-        while True:
+
+        def held() -> dict[str, tuple[Any, Any]]:
             free, there = ray.available_resources(), ray.cluster_resources()
             names = [name for name in there if name in ("CPU", "GPU")]
-            found = {name: (free.get(name, 0), there[name]) for name in names if free.get(name, 0) != there[name]}
-            if not found or time.monotonic() > patience:
-                return found
-            time.sleep(0.2)
+            return {name: (free.get(name, 0), there[name]) for name in names if free.get(name, 0) != there[name]}
+
+        return patiently(held)
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Ranks that outlive their run: a process that is killed takes a moment to go."""
+        return patiently(self.ranks)
+
+
+Found = TypeVar("Found", dict, list)
+
+
+def patiently(look: Callable[[], Found]) -> Found:
+    """What is still found after some patience; empty as soon as nothing is."""
+    patience = time.monotonic() + BALANCE_S
+    while (found := look()) and time.monotonic() < patience:
+        time.sleep(0.2)
+    return found
 
 
 def resources(cpus: int, gpus: int) -> dict[str, Any]:

@@ -200,7 +200,7 @@ class Worker:
         if self.evaluator is None:
             return None
         with contextlib.suppress(UnknownConceptError):
-            return self.evaluator.evaluate(task.concept.name, lambda: self.delta.on(slots=slot))
+            return self.evaluator.evaluate(task.concept.name, lambda dose: self.delta.on(dose, slot))
         return None
 
 

@@ -71,7 +71,7 @@ def cluster(whole_cluster: RehearsalCluster, monkeypatch: pytest.MonkeyPatch) ->
     yield whole_cluster
     whole_cluster.mend()
     assert whole_cluster.imbalance() == {}
-    assert whole_cluster.ranks() == []
+    assert whole_cluster.leftovers() == []
 
 
 @pytest.fixture(scope="session")
