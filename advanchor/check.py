@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 
 from advanchor.concepts import Concept
-from advanchor.fusion.retain import Retain, conflicts, encode_all, words
+from advanchor.fusion.retain import Retain, conflicts
 from advanchor.models.base import Base
+from advanchor.retained import encode_all, words
 from advanchor.text import fill
 
 NEAR = 0.3  # of the distance to the neutral prompt; the pocket gallery's 218 concepts are all farther apart

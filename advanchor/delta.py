@@ -19,7 +19,8 @@ TRAINED_WEIGHTS: dict[str, tuple[str, ...]] = {
 class DeltaLinear(nn.Module):
     """y = W x + b + scale * (dW_k P_k x + db_k), the second part only while the delta is on; k is the row's slot.
 
-    P, where there is a guard, keeps the change away from what it is not to touch (Delta.guard). The delta's tensors belong to this module, not to a child, so that ZeRO-3 gathers them when it is called.
+    P, where there is a guard, keeps the change away from what it is not to touch (Delta.guarded). The delta's tensors
+    belong to this module, not to a child, so that ZeRO-3 gathers them when it is called.
     """
 
     def __init__(self, base: nn.Linear, slots: int = 1) -> None:

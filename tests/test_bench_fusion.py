@@ -8,7 +8,8 @@ import torch
 from advanchor.artifacts import ArtifactError, pack, unpack, views
 from advanchor.bench import fusion_scale
 from advanchor.bench.fusion import harmonic, hidden_names, table
-from advanchor.fusion.retain import Retain, mentions, weighted_prompts
+from advanchor.fusion.retain import Retain, weighted_prompts
+from advanchor.retained import mentions
 
 
 def test_the_harmonic_mean_by_hand() -> None:

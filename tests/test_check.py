@@ -11,8 +11,9 @@ from advanchor import models
 from advanchor.check import NEAR, aliases, check, near_duplicates, spellings
 from advanchor.cli import app
 from advanchor.concepts import POCKET_PROMPTS, PRESETS, Concept
-from advanchor.fusion.retain import Retain, mentions, weighted_prompts, words
+from advanchor.fusion.retain import Retain, weighted_prompts
 from advanchor.models.base import Base
+from advanchor.retained import mentions, words
 
 
 def styles(*names: str) -> list[Concept]:

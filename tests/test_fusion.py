@@ -7,15 +7,14 @@ from torch import Tensor
 from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import TorchEngine
-from advanchor.fusion.solve import anchor_edit, closed_form, constrained_inverse, null_space, task_arithmetic
+from advanchor.fusion.solve import anchor_edit, closed_form, task_arithmetic
 from advanchor.fusion.statistics import (
     accumulate,
     anchor_conditioning,
     anchor_statistics,
-    gram,
     statistics,
-    token_embeds,
 )
+from advanchor.guard import constrained_inverse, gram, null_space, token_embeds
 from advanchor.methods.adv_anchor import Anchor, Settings
 from advanchor.models.base import Base
 from advanchor.training import Context

@@ -13,7 +13,7 @@ from advanchor import api, losses, methods
 from advanchor.concepts import Concept
 from advanchor.diffusion import unet_output
 from advanchor.engine import derived_seed
-from advanchor.methods import METHODS, adv_anchor, control, esd, fixed_anchor, uce
+from advanchor.methods import METHODS, adv_anchor, control, esd, fixed_anchor, guarded_anchor, uce
 from advanchor.methods.adv_anchor import Anchor
 from advanchor.models.base import Base
 from advanchor.training import Batch, Context, Erasure, TrainingSettings
@@ -31,6 +31,7 @@ def adv(**settings: Any) -> adv_anchor.Settings:
 
 SETTINGS: dict[str, Any] = {  # quick ones, a row for every method
     "adv_anchor": adv(),
+    "guarded_anchor": guarded_anchor.Settings(**QUICK_ANCHOR | {"anchor_lr": 1e-2, "retain_prompts": 20}),
     "fixed_anchor": fixed_anchor.Settings(**QUICK),
     "esd": esd.Settings(**QUICK, partial_steps=3),
     "uce": uce.Settings(),
@@ -48,6 +49,9 @@ VARIANTS: dict[str, Any] = {
     "no preserve term": adv(preserve_weight=0),
     "empty anchor": fixed_anchor.Settings(**QUICK, anchor="empty"),
     "another concept as anchor": fixed_anchor.Settings(**QUICK, anchor="concept", anchor_concept="circle"),
+    "no guard, from a similar concept": guarded_anchor.Settings(
+        **QUICK_ANCHOR, retain_weight=0, start="concept", start_concept="circle"
+    ),
     "uce with later tokens": uce.Settings(tokens="last_and_later", preserve=("a red star", "")),
     "esd with preserve term": esd.Settings(**QUICK, partial_steps=3, eta=2, preserve_weight=1),
 }  # fmt: skip

@@ -14,7 +14,8 @@ from advanchor.artifacts import pack, sha256, views
 from advanchor.concepts import Concept
 from advanchor.fusion import solve
 from advanchor.fusion.artifact import Member
-from advanchor.fusion.statistics import GRAM, accumulate, anchor_statistics, gram
+from advanchor.fusion.statistics import GRAM, accumulate, anchor_statistics
+from advanchor.guard import gram
 from advanchor.runtime.fuse import read_ahead
 
 D, LENGTH, TEMPLATES = 768, 77, 2

@@ -1,53 +1,20 @@
 """Retained prompts: what a fused model must still say as the base does, and how much each of them weighs."""
 
-import random
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
-from torch.nn import functional as F
 
 from advanchor import yaml_lines
 from advanchor.concepts import Concept
 from advanchor.fusion.solve import FusionSettings
-from advanchor.fusion.statistics import token_embeds
+from advanchor.guard import token_embeds
 from advanchor.models.base import Base
-from advanchor.pocket import world
+from advanchor.retained import VOCABULARIES, encode_all, mentions, neighbours, own_vocabulary, sampled_prompts
 from advanchor.spec import BatchError, choice, reason
-from advanchor.text import Prompt, fill
-
-CHUNK = 256  # prompts encoded at a time
-
-
-def gallery_captions(count: int, rng: random.Random) -> list[str]:
-    """Captions of the pocket gallery's random scenes, as it was trained with."""
-    return [world.caption(world.random_scene(rng), rng) for _ in range(count)]
-
-
-PLACES = ("on a table", "in a city", "in a forest", "by the sea", "in the snow", "at night", "on a white background")
-THINGS = (
-    "a man", "a woman", "a child", "a person", "people", "a dog", "a cat", "a horse", "a bird", "a fish", "a flower",
-    "a tree", "a mountain", "a river", "a house", "a street", "a bridge", "a car", "a train", "a boat", "a bicycle",
-    "a chair", "a table", "a cup", "a bottle", "a book", "a clock", "a lamp", "a guitar", "a loaf of bread", "an apple",
-    "a cake", "a plate of food", "a shirt", "a hat", "a shoe", "a phone", "a computer", "a robot", "a castle",
-)  # fmt: skip
-MEDIA = ("", "a photo of ", "a painting of ", "a drawing of ", "a portrait of ", "a picture of ", "a 3d render of ")
-
-
-def general_prompts(count: int, rng: random.Random) -> list[str]:
-    """Everyday things in everyday places, for bases whose own captions are not at hand."""
-    return [f"{rng.choice(MEDIA)}{rng.choice(THINGS)} {rng.choice(('', *PLACES))}".strip() for _ in range(count)]
-
-
-RETAIN_PRESETS: dict[str, Callable[[int, random.Random], list[str]]] = {
-    "gallery/captions": gallery_captions,
-    "general": general_prompts,
-}
 
 
 class WeightedPrompt(BaseModel):
@@ -72,14 +39,14 @@ class Retain(BaseModel):
     @classmethod
     def check(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for preset in value:
-            if preset not in RETAIN_PRESETS:
-                raise ValueError(choice(preset, RETAIN_PRESETS))
+            if preset not in VOCABULARIES:
+                raise ValueError(choice(preset, VOCABULARIES))
         return value
 
 
 def default_retain(model: str) -> Retain:
     """The base's own vocabulary of prompts."""
-    return Retain(presets=("gallery/captions",) if model == "pocket" else ("general",))
+    return Retain(presets=(own_vocabulary(model),))
 
 
 def read_retain(path: Path) -> Retain:
@@ -102,17 +69,6 @@ def read_retain(path: Path) -> Retain:
         raise BatchError(list(dict.fromkeys(problems))) from error
 
 
-def words(text: str) -> list[str]:
-    """Lower-case words without accents and punctuation: how a prompt reads to a text encoder, roughly."""
-    plain = unicodedata.normalize("NFKD", text).casefold()
-    return re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c)))
-
-
-def mentions(prompt: str, name: str) -> bool:
-    """Whether the words of a name stand in a prompt, one after another."""
-    return f" {' '.join(words(name))} " in f" {' '.join(words(prompt))} " if words(name) else name in prompt
-
-
 def conflicts(retain: Retain, erased: Iterable[Concept]) -> list[tuple[str, str]]:
     """(prompt, concept) for every prompt of the user's own that names a concept that is erased."""
     texts = [entry if isinstance(entry, str) else entry.prompt for entry in retain.prompts]
@@ -125,23 +81,9 @@ def weighted_prompts(retain: Retain, erased: Sequence[Concept]) -> dict[str, flo
     found = {prompt: 1.0 for concept in erased for prompt in concept.neutral}
     names = [*(concept.name for concept in erased), *retain.exclude]
     for preset in retain.presets:
-        sampled = RETAIN_PRESETS[preset](retain.count, random.Random(f"{preset} {retain.seed}"))
-        unique = [prompt for prompt in dict.fromkeys(sampled) if words(prompt)]
-        found |= {prompt: 1.0 for prompt in unique if not any(mentions(prompt, name) for name in names)}
+        found |= dict.fromkeys(sampled_prompts(preset, retain.count, retain.seed, without=names), 1.0)
     given = [WeightedPrompt(prompt=entry) if isinstance(entry, str) else entry for entry in retain.prompts]
     return found | {entry.prompt: entry.weight for entry in given}
-
-
-@torch.no_grad()
-def encode_all(base: Base, prompts: Sequence[str | Prompt]) -> Tensor:
-    """(len(prompts), L, D) on the CPU, some at a time."""
-    parts = [base.encode(prompts[i : i + CHUNK]).prompt_embeds.cpu() for i in range(0, len(prompts), CHUNK)]
-    return torch.cat(parts)
-
-
-def meaning(prompt_embeds: Tensor) -> Tensor:
-    """(B, D) of length one: a prompt's mean embedding over all positions but the first."""
-    return F.normalize(prompt_embeds[:, 1:].mean(1), dim=1)
 
 
 @dataclass(frozen=True)
@@ -176,12 +118,3 @@ def kept(base: Base, retain: Retain, erased: Sequence[Concept], settings: Fusion
         tokens = token_embeds(null)
         retained += settings.empty_weight * len(erased) * tokens @ tokens.T
     return Kept(retained, exactly, weights)
-
-
-def neighbours(base: Base, embeds: Tensor, erased: Sequence[Concept], count: int) -> Tensor:
-    """Indices of the prompts that are among the `count` nearest to any concept, by cosine of their meanings."""
-    if not count or not erased:
-        return torch.empty(0, dtype=torch.long)
-    named = meaning(encode_all(base, [fill(concept.templates[0], concept.name) for concept in erased]))
-    similarity = named @ meaning(embeds).T
-    return similarity.topk(min(count, len(embeds)), dim=1).indices.unique()

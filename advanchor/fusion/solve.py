@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from advanchor.fusion.statistics import GRAM, SHIFT
-
-RANK_TOLERANCE = 1e-6  # singular values below this share of the largest count as zero: embeddings are float32
+from advanchor.guard import constrained_inverse, with_ridge
 
 
 class FusionSettings(BaseModel):
@@ -31,28 +29,6 @@ class FusionSettings(BaseModel):
     )
     empty_weight: float = Field(default=1.0, ge=0, description="that weight, relative to all concepts")
     scale: float = Field(default=1.0, gt=0, description="alpha, of task_arithmetic only")
-
-
-def null_space(kept: Tensor) -> Tensor:
-    """N (D, D - r): an orthonormal basis of all directions that are orthogonal to `kept` (D, m) of rank r."""
-    left, values, _ = torch.linalg.svd(kept.double(), full_matrices=True)
-    rank = int((values > RANK_TOLERANCE * values.max().clamp_min(1e-300)).sum())
-    return left[:, rank:]
-
-
-def constrained_inverse(system: Tensor, kept: Tensor) -> Tensor:
-    """P = N (N^T S N)^-1 N^T (D, D), so that T P solves min_dW |dW S^(1/2) - T S^(-1/2)| subject to dW kept = 0.
-
-    system: S (D, D), positive definite; kept: (D, m). One factorisation serves every projection.
-    """
-    basis = null_space(kept)
-    factor = torch.linalg.cholesky(basis.T @ system.double() @ basis)
-    return basis @ torch.cholesky_solve(basis.T.contiguous(), factor)
-
-
-def with_ridge(system: Tensor, ridge: float) -> Tensor:
-    """S + lambda I with lambda = ridge * trace(S) / D."""
-    return system + ridge * system.trace() / len(system) * torch.eye(len(system), dtype=system.dtype)
 
 
 def closed_form(totals: Mapping[str, Tensor], retained: Tensor, kept: Tensor, ridge: float) -> dict[str, Tensor]:

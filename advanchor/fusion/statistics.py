@@ -15,27 +15,13 @@ from torch import Tensor
 
 from advanchor.concepts import Concept
 from advanchor.diffusion import Conditioning
+from advanchor.guard import gram, token_embeds
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.models.base import Base
 from advanchor.text import fill, later_tokens, pad_to_prompt
 
 GRAM, SHIFT = "gram", "shift"
 FUSABLE = "cross_attention_kv"  # the trained_weights whose inputs are token embeddings, which closed forms need
-
-
-def token_embeds(prompt_embeds: Tensor) -> Tensor:
-    """E (D, n) in float64: (B, L, D) embeddings at all positions but the first, each weighted 1/n in E E^T.
-
-    The first position (begin of text) is the same for every prompt. End of text and padding carry the concept.
-    """
-    tokens = prompt_embeds[:, 1:].flatten(0, 1).double()
-    return tokens.T / len(tokens) ** 0.5
-
-
-def gram(prompt_embeds: Tensor) -> Tensor:
-    """E E^T (D, D), float64."""
-    tokens = token_embeds(prompt_embeds)
-    return tokens @ tokens.T
 
 
 def statistics(delta: Mapping[str, Tensor], prompt_embeds: Tensor) -> dict[str, Tensor]:

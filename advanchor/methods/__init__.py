@@ -5,18 +5,24 @@ from typing import Annotated
 
 from pydantic import Field
 
-from advanchor.methods import adv_anchor, control, esd, fixed_anchor, uce
+from advanchor.methods import adv_anchor, control, esd, fixed_anchor, guarded_anchor, uce
 from advanchor.training import Context, Erasure
 
 METHODS: dict[str, ModuleType] = {
     "adv_anchor": adv_anchor,
+    "guarded_anchor": guarded_anchor,
     "fixed_anchor": fixed_anchor,
     "esd": esd,
     "uce": uce,
     "control": control,
 }
 MethodSettings = Annotated[
-    adv_anchor.Settings | fixed_anchor.Settings | esd.Settings | uce.Settings | control.Settings,
+    adv_anchor.Settings
+    | guarded_anchor.Settings
+    | fixed_anchor.Settings
+    | esd.Settings
+    | uce.Settings
+    | control.Settings,
     Field(discriminator="name"),
 ]
 

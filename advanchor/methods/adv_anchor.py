@@ -148,7 +148,12 @@ def directions(context: Context) -> tuple[dict[str, Conditioning], dict[str, Ten
 
 
 def erase(context: Context, settings: Settings) -> list[Erasure]:
-    anchor = Anchor(context, settings)
+    return erase_towards(Anchor(context, settings))
+
+
+def erase_towards(anchor: Anchor) -> list[Erasure]:
+    """Search and fine-tuning in the order of the anchor's strategy."""
+    context, settings = anchor.context, anchor.settings
     latents = context.latents(settings)
     batches = context.batches(settings, latents)
 

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from advanchor.diffusion import Conditioning
 from advanchor.text import fill
 from advanchor.training import Batch, Context, Erasure, TrainingSettings, fit
 
@@ -28,16 +29,22 @@ class Settings(TrainingSettings):
         return self
 
 
+@torch.no_grad()
+def anchor_conditioning(context: Context, anchor: str, anchor_concept: str | None) -> Conditioning:
+    """Embeddings (templates, L, D) of what stands in the concept's place."""
+    match anchor:
+        case "superclass":
+            return context.e_n
+        case "empty":
+            return context.encode([""] * len(context.prompts))
+        case "concept":
+            templates = [template for concept in context.concepts for template in concept.templates]
+            return context.encode([fill(template, anchor_concept or "") for template in templates])
+    raise ValueError(f"no anchor {anchor!r}")
+
+
 def erase(context: Context, settings: Settings) -> list[Erasure]:
-    with torch.no_grad():
-        match settings.anchor:
-            case "superclass":
-                anchor = context.e_n
-            case "empty":
-                anchor = context.encode([""] * len(context.prompts))
-            case "concept":
-                templates = [template for concept in context.concepts for template in concept.templates]
-                anchor = context.encode([fill(template, settings.anchor_concept or "") for template in templates])
+    anchor = anchor_conditioning(context, settings.anchor, settings.anchor_concept)
 
     def target(batch: Batch) -> Tensor:
         """eps0(x_t, e_anchor)."""

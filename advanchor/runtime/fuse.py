@@ -14,7 +14,7 @@ from torch import Tensor
 from advanchor.artifacts import ArtifactError, sha256, views
 from advanchor.fusion import solve
 from advanchor.fusion.artifact import Fusion, Member, is_fused, read_fused
-from advanchor.fusion.retain import Retain, conflicts, default_retain, encode_all, kept
+from advanchor.fusion.retain import Retain, conflicts, default_retain, kept
 from advanchor.fusion.solve import FusionSettings
 from advanchor.fusion.statistics import (
     FUSABLE,
@@ -26,6 +26,7 @@ from advanchor.fusion.statistics import (
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.models.base import Base
 from advanchor.plan import slug
+from advanchor.retained import encode_all
 from advanchor.runtime.store import Store
 from advanchor.text import fill
 

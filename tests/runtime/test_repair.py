@@ -10,7 +10,8 @@ from test_fuse import close, erase, made
 from advanchor.fusion.artifact import Fusion, write_fused
 from advanchor.fusion.gate import Bars
 from advanchor.fusion.repair import retuned
-from advanchor.fusion.statistics import statistics, token_embeds
+from advanchor.fusion.statistics import statistics
+from advanchor.guard import token_embeds
 from advanchor.methods.adv_anchor import Settings
 from advanchor.models.base import Base
 from advanchor.runtime.accept import Gate, repair
