@@ -19,6 +19,7 @@ from advanchor.cli import (
     report,
     results,
     status,
+    study,
     submit,
 )
 
@@ -59,6 +60,7 @@ app.command()(results.results)
 app.command()(report.report)
 app.command()(fuse.fuse)
 app.command()(generate.generate)
+app.command()(study.study)
 app.command()(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")
 app.add_typer(bench.app, name="bench")

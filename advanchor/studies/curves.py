@@ -1,0 +1,89 @@
+"""Dose and response: what an erasure costs, read where every method erases equally much. Pure functions.
+
+A delta can be put on at any strength. Its curve says, for some strengths, what is erased and what it costs, so that
+methods are compared at the same UA instead of at whatever strength their settings happen to end with.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+COSTS = ("degradation", "alignment_loss", "diversity_loss", "ira_loss", "cra_loss")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One strength; losses are the base's figure minus the student's. None where a kind has no such figure."""
+
+    dose: float
+    ua: float
+    degradation: float
+    alignment_loss: float
+    diversity_loss: float | None
+    ira_loss: float | None
+    cra_loss: float
+
+
+Curve = Sequence[Point]
+
+
+def curve(scores: Mapping[str, Any]) -> list[Point]:
+    """The points of an evaluation with doses, by dose; the first is the base's own, at dose 0."""
+    base = scores["base"]
+    untouched = Point(0.0, base["ua"], 0.0, 0.0, None if base["diversity"] is None else 0.0, 0.0, 0.0)
+    found = [(1.0, scores), *((float(dose), own) for dose, own in scores.get("doses", {}).items())]
+    return [untouched, *(point(dose, own, base) for dose, own in sorted(found, key=lambda pair: pair[0]))]
+
+
+def point(dose: float, own: Mapping[str, Any], base: Mapping[str, Any]) -> Point:
+    def loss(name: str) -> Any:
+        return None if own[name] is None or base[name] is None else base[name] - own[name]
+
+    losses = {f"{name}_loss": loss(name) for name in ("alignment", "diversity", "ira", "cra")}
+    return Point(dose, own["ua"], own["degradation"], **losses)
+
+
+def mean_curve(curves: Sequence[Curve]) -> list[Point]:
+    """Point by point; every curve has the same doses."""
+    return [mean_point(points) for points in zip(*curves, strict=True)]
+
+
+def mean_point(points: Sequence[Point]) -> Point:
+    def mean(name: str) -> Any:
+        known = [value for p in points if (value := getattr(p, name)) is not None]
+        return sum(known) / len(known) if known else None
+
+    return Point(**{field.name: mean(field.name) for field in fields(Point)})
+
+
+def at_ua(points: Curve, ua: float) -> Point | None:
+    """Between the last point below `ua` and the first that reaches it, in proportion. None if none reaches it."""
+    for before, after in pairwise(points):
+        if before.ua < ua <= after.ua:
+            part = (ua - before.ua) / (after.ua - before.ua)
+            values = {field.name: between(before, after, field.name, part) for field in fields(Point)}
+            return Point(**values)
+    return None
+
+
+def between(before: Point, after: Point, name: str, part: float) -> Any:
+    a, b = getattr(before, name), getattr(after, name)
+    return b if a is None or b is None else a + part * (b - a)
+
+
+def interval(
+    curves: Sequence[Curve], value: Callable[[Sequence[Curve]], float | None], draws: int = 1000
+) -> tuple[float, float] | None:
+    """The middle 95 % of a value over samples drawn again from the curves; None if some samples have no value."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for picks in torch.randint(len(curves), (draws, len(curves)), generator=generator).tolist():
+        drawn = value([curves[i] for i in picks])
+        if drawn is None:
+            return None
+        found.append(drawn)
+    low, high = torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return low.item(), high.item()
