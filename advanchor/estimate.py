@@ -10,9 +10,9 @@ import torch
 from advanchor import models
 from advanchor.diffusion import unet_output
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
-from advanchor.methods.uce import Settings as UceSettings
 from advanchor.plan import SCORED_MODELS, Task
 from advanchor.spec import BatchSpec
+from advanchor.training import TrainingSettings
 
 BACKWARD = 2.0  # a backward pass costs about two forwards
 RETAINED_PROMPTS = 88  # of the pocket gallery's exam
@@ -21,7 +21,7 @@ RETAINED_PROMPTS = 88  # of the pocket gallery's exam
 def training_rows(task: Task) -> float:
     """Forward passes of one latent through the UNet, or their worth, that erasing takes at most."""
     s = task.method
-    if isinstance(s, UceSettings):
+    if not isinstance(s, TrainingSettings):
         return 0.0  # closed form: a few prompts are encoded
     rows = 2.0 * s.num_latents * s.latent_steps  # with guidance
     rows += s.steps * s.batch_size * (2 + 2 * (1 + BACKWARD) + 1)  # constants, student on two prompts, target

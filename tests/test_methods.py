@@ -77,7 +77,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_every_method_has_a_row_of_quick_settings() -> None:
-    assert SETTINGS.keys() == METHODS.keys()
+    assert SETTINGS.keys() == METHODS.keys() - {"retune"}, "which goes on from a file: tests/runtime/test_repair.py"
     assert all(settings.name == name for name, settings in SETTINGS.items())  # type: ignore[attr-defined]
     assert all(isinstance(METHODS[name].VERSION, int) for name in SETTINGS)
 

@@ -29,8 +29,14 @@ def second_unet(teacher: nn.Module) -> nn.Module:
     return student
 
 
-def erase(context: Context, student: nn.Module, settings: Settings, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Alternating, one image at a time; returns W - W0 of the trained weights. The context holds one concept."""
+def erase(
+    context: Context, student: nn.Module, settings: Settings, batches: Sequence[Batch], *, zeroed: bool = False
+) -> dict[str, Tensor]:
+    """Alternating, one image at a time; returns W - W0 of the trained weights. The context holds one concept.
+
+    zeroed: with gradients zeroed before every step, which is all that then tells the result from ours with
+    `reset_anchor_optimizer`.
+    """
     base, teacher = context.base, context.base.unet
     shape = int(context.positions.max()) + 1, context.e_c.prompt_embeds.shape[-1]
     generator = torch.Generator().manual_seed(derived_seed(context.seeds[0], "e_adv"))
@@ -57,12 +63,16 @@ def erase(context: Context, student: nn.Module, settings: Settings, batches: Seq
             loss = losses.adv1(eps0_a, eps0_c) if settings.loss == "adv1" else losses.adv2(eps0_a, eps0_c, eps0_n)
             if loss <= 0:
                 break
+            if zeroed:
+                anchor_optimizer.zero_grad()
             loss.sum().backward()
             anchor_optimizer.step()
         with torch.no_grad():
             eps0_a, eps0_n = eps(teacher, e_a()), eps(teacher, e_n)
         eps_c, eps_n = eps(student, e_c), eps(student, e_n)
         loss = losses.erase(eps_c, eps0_a) + settings.preserve_weight * losses.preserve(eps_n, eps0_n)
+        if zeroed:
+            optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
         context.report("student", step + 1, settings.steps, float(loss.detach()))

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, median, stdev
 from typing import Any
 
-from advanchor.bench.trial import Measured, Trial
+from advanchor.bench.trial import LEVERS, Measured, Trial
 from advanchor.bench.work import Work, count
 
 
@@ -68,6 +68,13 @@ def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
     return chosen + ([Variant(f"(d) {processes} x packs of {pack}", side_by_side)] if processes > 1 else [])
 
 
+def lever_variants(trial: Trial, pack: int) -> list[Variant]:
+    """Packs as they are, and with one lever each."""
+    packed = replace(trial, variant="ours", concepts=pack)
+    pulled = {lever: replace(packed, lever=lever) for lever in LEVERS} | {"bf16": replace(packed, precision="bf16")}
+    return [Variant(f"packs of {pack}", (packed,)), *(Variant(name, (own,)) for name, own in pulled.items())]
+
+
 def run_processes(trials: Sequence[Trial]) -> list[Measured]:
     """All at the same time. RuntimeError with its output if one of them fails."""
     started = []
@@ -119,11 +126,10 @@ def spread(values: Sequence[float]) -> str:
 
 
 def run(
-    trial: Trial, pack: int, processes: int, rounds: int, said: Callable[[str], None] = lambda _: None
+    trial: Trial, chosen: Sequence[Variant], rounds: int, said: Callable[[str], None] = lambda _: None
 ) -> tuple[list[Row], list[dict[str, Any]]]:
     """The table, and every measurement behind it."""
     work = count(trial.model, None if trial.model == "pocket" else trial.side)
-    chosen = variants(trial, pack, processes)
     found: dict[str, list[list[Measured]]] = {variant.name: [] for variant in chosen}
     for number in range(rounds):
         seeded = [replace(v, trials=tuple(replace(t, seed=number) for t in v.trials)) for v in chosen]

@@ -130,13 +130,16 @@ def speed(
     threads: Annotated[int, typer.Option(help="CPU threads; (d) shares them out.", min=1)] = 2,
     side: Annotated[int, typer.Option(help="Of sd14's and sdxl's latents.", min=8)] = 8,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the first concept too (pocket only).")] = False,
+    levers: Annotated[
+        bool, typer.Option("--levers", help="Instead: packs with channels_last, compiled blocks, bf16, one at a time.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write every measurement to a JSON file.")
     ] = None,
 ) -> None:
     """The authors' schedule and ours, side by side: a table in Markdown."""
     common.quiet()
-    from advanchor.bench.speed import markdown, run
+    from advanchor.bench.speed import lever_variants, markdown, run, variants
     from advanchor.bench.trial import Trial
 
     num_latents, latent_steps = (8, 10) if model is BenchModel.pocket else (2, 2)  # random weights show nothing
@@ -151,7 +154,8 @@ def speed(
         threads=threads,
         evaluate=evaluate,
     )
-    table, raw = run(trial, pack, processes, rounds, lambda line: typer.echo(line, err=True))
+    chosen = lever_variants(trial, pack) if levers else variants(trial, pack, processes)
+    table, raw = run(trial, chosen, rounds, lambda line: typer.echo(line, err=True))
     if output:
         output.write_text(json.dumps({"table": [asdict(row) for row in table], "measurements": raw}, indent=1))
     typer.echo(markdown(table))

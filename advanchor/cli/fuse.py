@@ -2,20 +2,27 @@
 
 import enum
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from advanchor.cli import common
+from advanchor.cli import common, live
+from advanchor.cli.erase import Address, Insecure, Local
 
 if TYPE_CHECKING:
     from advanchor.evaluation import EvaluationSettings
     from advanchor.fusion.artifact import Fusion
     from advanchor.fusion.gate import Bars
     from advanchor.models.base import Base
+    from advanchor.plan import Task
+    from advanchor.runtime.accept import Drive
+    from advanchor.runtime.status import RunStatus, View
+    from advanchor.runtime.store import Store
+    from advanchor.spec import BatchSpec
 
 
 class Method(enum.StrEnum):
@@ -52,6 +59,9 @@ def fuse(
         bool, typer.Option("--gate/--no-gate", help="Examine every concept in the fused model, where that is possible.")
     ] = True,
     repair: Annotated[bool, typer.Option("--repair", help="Tune again what does not pass, and fuse again.")] = False,
+    local: Local = False,
+    address: Address = None,
+    insecure_no_token: Insecure = False,
     as_json: common.AsJson = False,
 ) -> None:
     """Fuse finished erasures into one delta. Exit code 1 if a concept, or what is retained, falls below its bar."""
@@ -63,6 +73,7 @@ def fuse(
     from advanchor.runtime import accept
     from advanchor.runtime.fuse import FusionError, plan_fusion
     from advanchor.runtime.fuse import fuse as run
+    from advanchor.runtime.ray_cluster import ClusterError
     from advanchor.runtime.store import StoreError
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -80,10 +91,16 @@ def fuse(
             if judge:
                 fusion.verdict = judge.verdict(fusion)
                 if repair:
-                    fusion, repairs = accept.repair(base, fusion, judge, output.resolve(), say)
-        except (FusionError, StoreError) as error:
+                    with live.progress(as_json, Console(stderr=True)) as view:
+                        drive = driver(local, address, insecure_no_token, view)
+                        tune = accept.tuner(working_folder(output), drive, say)
+                        fusion, repairs = accept.repair(fusion, judge, output.resolve(), tune, say)
+        except (ClusterError, FusionError, StoreError) as error:
             common.fail(str(error))
+        except KeyboardInterrupt:
+            common.fail(f"interrupted; the same command goes on with what is in {working_folder(output)}", 130)
         write_fused(fusion, output, pipeline_writer(base, fusion) if pipeline else None, repairs)
+    shutil.rmtree(working_folder(output), ignore_errors=True)
     write_fused_report(output)
     show(fusion, output, as_json)
     raise typer.Exit(common.SOME_FAILED if fusion.verdict and not fusion.verdict["passed"] else common.OK)
@@ -116,6 +133,28 @@ def changed(method: Method | None, overrides: list[str]) -> "tuple[dict[str, Any
     if problems:
         raise BatchError(problems)
     return data, made["evaluate"], made["bars"]
+
+
+def working_folder(output: Path) -> Path:
+    """Where repairs run until the fusion is written; on a cluster all nodes must see it."""
+    return output.absolute().with_name(f"{output.name}.repairs")
+
+
+def driver(local: bool, address: str | None, insecure: bool, view: "View") -> "Drive":
+    """Runs the tasks of a round, here or on gangs."""
+
+    def drive(spec: "BatchSpec", tasks: "Sequence[Task]", store: "Store") -> "RunStatus":
+        if local:
+            from advanchor.runtime.local import run_locally
+
+            return run_locally(spec, tasks, store, view)
+        from advanchor.runtime.batch import Run
+        from advanchor.runtime.ray_cluster import connected
+
+        with connected(address, allow_without_token=insecure):
+            return Run(spec, tasks, store, view).run()
+
+    return drive
 
 
 def pipeline_writer(base: "Base", fusion: "Fusion") -> Callable[[Path], None]:

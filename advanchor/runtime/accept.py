@@ -1,29 +1,28 @@
-"""The acceptance gate and its repairs, in one process: examine a fusion, tune again what fell short, fuse again."""
+"""The acceptance gate and its repairs: examine a fusion, tune again what fell short, fuse again."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 from torch import Tensor, nn
 
-from advanchor.artifacts import pack, sha256
-from advanchor.delta import Delta
-from advanchor.engine import TorchEngine, derived_seed
+from advanchor.artifacts import pack, pack_delta, sha256, unpack
 from advanchor.evaluation import EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer
 from advanchor.fusion.artifact import REPAIRS, Fusion, Member
 from advanchor.fusion.gate import Bars, examine
-from advanchor.fusion.repair import retuned
 from advanchor.fusion.statistics import accumulate
-from advanchor.methods import MethodSettings
+from advanchor.methods import retune
 from advanchor.models.base import Base
-from advanchor.plan import slug
+from advanchor.plan import Task, dump_plan, make_task, slug
 from advanchor.runtime.fuse import FusionError, contribution, read_member, solved
+from advanchor.runtime.status import RunStatus
+from advanchor.runtime.store import Store
 from advanchor.runtime.worker import scorer_for
-from advanchor.training import Context
+from advanchor.spec import BatchSpec
 
 
 class Examination(EvaluationSettings):
@@ -40,6 +39,7 @@ class Examination(EvaluationSettings):
 MAX_ROUNDS = 4
 REPAIR_WEIGHT = 2.0  # of a repaired concept in the sums, relative to the others
 Say = Callable[[str], None]
+Drive = Callable[[BatchSpec, Sequence[Task], Store], RunStatus]
 
 
 @contextmanager
@@ -91,7 +91,10 @@ def shortfall(verdict: Mapping[str, Any]) -> tuple[int, float]:
     return sum(row["passed"] is False for row in rows), missing
 
 
-def repair(base: Base, fusion: Fusion, gate: Gate, folder: Path, say: Say) -> tuple[Fusion, dict[str, bytes]]:
+Tune = Callable[[Fusion, list[Member], int], Mapping[str, dict[str, Tensor]]]  # members of a round -> new contributions
+
+
+def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune, say: Say) -> tuple[Fusion, dict[str, bytes]]:
     """Tune every failing concept again on top of the fusion and fuse again, until all pass or a round brings nothing.
 
     fusion: with its verdict. Returns the best fusion, and the files of its repairs by their path in `folder`, where it
@@ -106,7 +109,8 @@ def repair(base: Base, fusion: Fusion, gate: Gate, folder: Path, say: Say) -> tu
         if not names:
             break
         say(f"repair {number}: {len(names)} of {len(fusion.members)} concepts")
-        candidate, new_files = repaired(base, fusion, names, number, folder, files)
+        found = tune(fusion, [fusion.members[name] for name in names], number)
+        candidate, new_files = repaired(gate.base, fusion, found, number, folder, files)
         candidate.verdict = gate.verdict(candidate)
         if shortfall(candidate.verdict) >= shortfall(fusion.verdict):
             say(f"repair {number} brought nothing; the fusion before it stays")
@@ -117,15 +121,19 @@ def repair(base: Base, fusion: Fusion, gate: Gate, folder: Path, say: Say) -> tu
 
 
 def repaired(
-    base: Base, fusion: Fusion, names: list[str], number: int, folder: Path, files: Mapping[str, bytes]
+    base: Base,
+    fusion: Fusion,
+    found: Mapping[str, dict[str, Tensor]],
+    number: int,
+    folder: Path,
+    files: Mapping[str, bytes],
 ) -> tuple[Fusion, dict[str, bytes]]:
-    """One round: the fusion with new contributions of `names`, and all repair files so far."""
+    """The fusion with new contributions in the place of old ones, and all repair files so far."""
     members, totals, files = dict(fusion.members), {k: v.clone() for k, v in fusion.totals.items()}, dict(files)
-    for name in names:
+    for name, new in found.items():
         old = members[name]
         data = files[old.path] if old.path in files else read_member(old)
         accumulate(totals, contribution(base, old, data, "closed_form"), sign=-1.0)
-        new = retuned_concept(base, fusion, old, number)
         accumulate(totals, new)
         packed = pack(
             new, {"base_digest": base.digest, "concept": old.concept.model_dump(mode="json"), "round": number}
@@ -139,13 +147,38 @@ def repaired(
     return result, files
 
 
-def retuned_concept(base: Base, fusion: Fusion, member: Member, number: int) -> dict[str, Tensor]:
-    settings = TypeAdapter(MethodSettings).validate_python(member.method)
-    delta = Delta(base.unet, settings.trained_weights)
-    try:
-        engine = TorchEngine(base.unet, delta.named_parameters())
-        seed = derived_seed("repair", member.task, number)  # other draws than the erasure's own, and every round's
-        context = Context(base, engine, delta, [member.concept], [seed])
-        return retuned(context, settings, fusion.delta, REPAIR_WEIGHT)
-    finally:
-        delta.detach()
+def tuner(folder: Path, drive: Drive, say: Say) -> Tune:
+    """Repairs as a run of their own under `folder`: on gangs, side by side, with all that runs do about failures."""
+
+    def tune(fusion: Fusion, members: list[Member], number: int) -> dict[str, dict[str, Tensor]]:
+        start = folder / f"round-{number}.safetensors"
+        data = pack_delta(fusion.delta, fusion.base_tensors, {"base_digest": fusion.base_digest})
+        start.parent.mkdir(parents=True, exist_ok=True)
+        start.write_bytes(data)
+        concepts = tuple(member.concept for member in members)
+        spec = BatchSpec(model=fusion.base, output=str(folder / f"round-{number}"), concepts=concepts, evaluate=None)
+        tasks = []
+        for member in members:
+            method = retune.Settings(
+                lr=member.method["lr"],
+                method=member.method,
+                start=str(start.absolute()),
+                start_sha256=sha256(data),
+                round=number,
+            )
+            tasks.append(make_task(spec.model_copy(update={"method": method}), member.concept, fusion.base_digest))
+        store = Store(spec.output)
+        store.keep_plan("", (), dump_plan(spec, tasks))
+        status = drive(spec, tasks, store)
+        if status.state == "interrupted":
+            raise KeyboardInterrupt
+        found = {}
+        for task in tasks:
+            if store.result(task):
+                contributed = unpack(store.read_file(task, "statistics"), task.folder)[0]
+                found[task.concept.name] = {name: REPAIR_WEIGHT * tensor for name, tensor in contributed.items()}
+            else:
+                say(f"{task.concept.name!r} could not be tuned again; see {store.url}")
+        return found
+
+    return tune

@@ -7,15 +7,17 @@ import pytest
 import torch
 from test_fuse import close, erase, made
 
+from advanchor import methods
+from advanchor.artifacts import ArtifactError, pack_delta, sha256
 from advanchor.fusion.artifact import Fusion, write_fused
 from advanchor.fusion.gate import Bars
-from advanchor.fusion.repair import retuned
-from advanchor.fusion.statistics import statistics
 from advanchor.guard import token_embeds
+from advanchor.methods import retune
 from advanchor.methods.adv_anchor import Settings
 from advanchor.models.base import Base
-from advanchor.runtime.accept import Gate, repair
+from advanchor.runtime.accept import Gate, Tune, repair, tuner
 from advanchor.runtime.fuse import FusionError, fuse, plan_fusion
+from advanchor.runtime.local import run_locally
 from advanchor.training import Context
 
 QUICK = Settings(steps=2, anchor_steps=2, batch_size=2, num_latents=2, latent_steps=2, lr=1e-2, anchor_lr=0.1)
@@ -45,14 +47,30 @@ def moved(base: Base, fusion: Fusion, name: str) -> float:
     return float((next(iter(fusion.delta.values())) @ tokens).norm())
 
 
-def test_the_student_starts_at_the_fused_delta(context: Context) -> None:
-    """With a vanishing learning rate the new contribution is the fused delta's own, times the weight."""
-    fused = {name: torch.randn(p.shape[1:]) * 0.01 for name, p in context.delta.named_parameters().items()}
-    expected = statistics(fused, context.e_c.prompt_embeds)
-    still = retuned(context, QUICK.model_copy(update={"lr": 1e-12}), fused, weight=3.0)
-    assert close(still, {name: 3 * tensor for name, tensor in expected.items()}, 1e-5)
-    tuned = retuned(context, QUICK, fused, weight=1.0)
-    assert not close(tuned, expected, 1e-2) and torch.equal(tuned["gram"], expected["gram"])
+def start_file(delta: dict[str, torch.Tensor], folder: Path) -> dict[str, Any]:
+    (folder / "start.safetensors").write_bytes(pack_delta(delta, delta, {}))
+    data = (folder / "start.safetensors").read_bytes()
+    return {"start": str(folder / "start.safetensors"), "start_sha256": sha256(data)}
+
+
+def test_the_student_starts_at_the_given_delta(context: Context, tmp_path: Path) -> None:
+    """With a vanishing learning rate it also ends there; with another it does not. No other file is taken for it."""
+    start = {name: torch.randn(p.shape[1:]) * 0.01 for name, p in context.delta.named_parameters().items()}
+    where = start_file(start, tmp_path)
+
+    def retuned(lr: float, **changes: Any) -> dict[str, torch.Tensor]:
+        settings = retune.Settings(lr=lr, method=QUICK.model_dump(), round=1, **where | changes)
+        (erasure,) = methods.erase(context, settings)
+        return erasure.delta
+
+    assert close(retuned(1e-12), start, 1e-5)
+    assert not close(retuned(1e-2), start, 1e-2)
+    with pytest.raises(ArtifactError, match="sha256 differs"):
+        retuned(1e-2, start_sha256="0" * 64)
+
+
+def tune_here(folder: Path) -> Tune:
+    return tuner(folder, lambda spec, tasks, store: run_locally(spec, tasks, store, lambda status: None), print)
 
 
 def test_only_what_fails_is_tuned_again_and_it_can_still_leave(run: Path, base: Base, tmp_path: Path) -> None:
@@ -61,7 +79,7 @@ def test_only_what_fails_is_tuned_again_and_it_can_still_leave(run: Path, base: 
     gate = Ruler(base, wanted)
     fusion.verdict = gate.verdict(fusion)
     folder = tmp_path / "fused"
-    better, files = repair(base, fusion, gate, folder, lambda text: None)
+    better, files = repair(fusion, gate, folder, tune_here(tmp_path / "work"), print)
     assert better is not fusion and better.verdict is not None
     assert all(path.startswith("repairs/star-") for path in files) and len(files) == 1
     assert moved(base, better, "star") > 1.05 * moved(base, fusion, "star")
@@ -81,11 +99,11 @@ def test_a_round_that_brings_nothing_is_forgotten(run: Path, base: Base, tmp_pat
     gate = Never(base, {})
     fusion.verdict = gate.verdict(fusion)
     before = {name: tensor.clone() for name, tensor in fusion.totals.items()}
-    same, files = repair(base, fusion, gate, tmp_path / "fused", lambda text: None)
+    same, files = repair(fusion, gate, tmp_path / "fused", tune_here(tmp_path / "work"), print)
     assert same is fusion and not files
     assert all(torch.equal(tensor, before[name]) for name, tensor in fusion.totals.items())
 
 
 def test_what_has_no_deltas_cannot_be_repaired(run: Path, base: Base, tmp_path: Path) -> None:
     with pytest.raises(FusionError, match="anchor_edit"):
-        repair(base, made(run, base, method="anchor_edit"), Ruler(base, {}), tmp_path, lambda text: None)
+        repair(made(run, base, method="anchor_edit"), Ruler(base, {}), tmp_path, tune_here(tmp_path), print)
