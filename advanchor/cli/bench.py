@@ -70,6 +70,21 @@ def scale(
 
 
 @app.command()
+def orchestration(run_directory: common.RunDirectory, as_json: common.AsJson = False) -> None:
+    """How much of a finished run's time its gangs spent on anything but erasing and evaluating."""
+    common.quiet()
+    from advanchor.bench import orchestration as bench
+    from advanchor.runtime.store import Store
+
+    with common.user_errors():
+        try:
+            found = bench.measure(Store(run_directory))
+        except ValueError as error:
+            common.fail(f"{run_directory}: {error}")
+    print(json.dumps(asdict(found), indent=2) if as_json else found.sentence())
+
+
+@app.command()
 def fusion(
     run: Annotated[
         str | None, typer.Argument(help="A run on the pocket gallery; without one, time and memory only.")
