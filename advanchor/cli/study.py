@@ -58,10 +58,7 @@ def study(
     page = f"# {chosen.TITLE}\n\n    {command}\n\n![]({name}.png)\n\n{chosen.page(found)}"
     (output / f"{name}.md").write_text(page)
     (output / f"{name}.json").write_text(json.dumps({"command": command, "rows": chosen.table(found)}, indent=1) + "\n")
-    size = (4 * chosen.PANELS, 4.5)
-    figure, axes = pyplot.subplots(1, chosen.PANELS, figsize=size, layout="constrained", squeeze=False)
-    chosen.plot(found, axes[0])
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
+    figure = pyplot.figure(layout="constrained")
+    chosen.plot(found, figure)
     figure.savefig(output / f"{name}.png", dpi=100)
     print(json.dumps(chosen.table(found), indent=2) if as_json else page)

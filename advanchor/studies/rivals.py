@@ -152,18 +152,24 @@ def cell(name: str, row: Mapping[str, Any]) -> str:
     return f"{factor * value:.1f}{around}"
 
 
-def plot(found: Sequence[Found], axes: Any) -> None:
-    """Degradation against UA, a panel per kind, a line per method."""
+def plot(found: Sequence[Found], figure: Any) -> None:
+    """Degradation against UA on a matplotlib figure: a panel per kind, a line per method, everywhere in one colour."""
+    from matplotlib import colormaps
+
     grouped: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
     for one in found:
         grouped[one.trial.concept.kind][one.trial.label].append(curve(one.result["scores"]))
-    for axis, (kind, labels) in zip(axes, grouped.items(), strict=False):
-        for label, curves in labels.items():
+    labels = list(dict.fromkeys(one.trial.label for one in found))
+    figure.set_size_inches(4 * len(grouped), 5)
+    lines = {}
+    for axis, (kind, methods) in zip(figure.subplots(1, len(grouped), squeeze=False)[0], grouped.items(), strict=True):
+        for label, curves in methods.items():
             points = mean_curve(curves)
             style = "-" if label.startswith("guarded") else "--"
-            axis.plot([100 * p.ua for p in points], [p.degradation for p in points], style, marker=".", label=label)
+            x, y = [100 * p.ua for p in points], [p.degradation for p in points]
+            (lines[label],) = axis.plot(
+                x, y, style, marker=".", color=colormaps["tab20"](labels.index(label)), label=label
+            )
         axis.axvline(100 * TARGET_UA, color="0.8", zorder=0)
-        axis.set(title=kind, xlabel="UA, %", ylabel="degradation", ylim=(0, None))
-
-
-PANELS = len(TEST_CONCEPTS)
+        axis.set(title=kind, xlabel="UA, %", ylabel="degradation", xlim=(-2, 102), ylim=(0, None))
+    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(grouped), fontsize="small")
