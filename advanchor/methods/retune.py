@@ -35,6 +35,8 @@ def erase(context: Context, settings: Settings) -> list[Erasure]:
     from advanchor.methods import METHODS, MethodSettings
 
     inner = TypeAdapter(MethodSettings).validate_python(settings.method)
+    if "retain_weight" in type(inner).model_fields:  # no guard: it would change the delta to start from
+        inner = inner.model_copy(update={"retain_weight": 0.0})
     with fsspec.open(settings.start, "rb") as file:
         data = file.read()  # type: ignore[union-attr]
     if sha256(data) != settings.start_sha256:

@@ -102,6 +102,9 @@ def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune, say: Say) -> tu
     """
     if fusion.settings.method != "closed_form":
         raise FusionError(f"--repair changes deltas, which {fusion.settings.method} does not use")
+    if untrained := [name for name, member in fusion.members.items() if "lr" not in member.method]:
+        method = fusion.members[untrained[0]].method["name"]
+        raise FusionError(f"--repair tunes again, but {untrained[0]!r} was erased by {method}, which trains nothing")
     files: dict[str, bytes] = {}
     for number in range(1, MAX_ROUNDS + 1):
         assert fusion.verdict is not None

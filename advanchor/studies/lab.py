@@ -12,7 +12,7 @@ from advanchor.methods import MethodSettings
 from advanchor.plan import Task, dump_plan, make_task
 from advanchor.runtime.status import View
 from advanchor.runtime.store import Store
-from advanchor.spec import BatchSpec, Resources
+from advanchor.spec import BatchSpec
 
 MODEL = "pocket"
 
@@ -44,8 +44,7 @@ def concepts(kind: Any, names: Sequence[str]) -> list[Concept]:
 def planned(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings) -> tuple[BatchSpec, list[Task]]:
     """A batch whose tasks have settings and seeds of their own; equal trials are one task."""
     listed = [trial.concept for trial in trials]
-    resources = Resources(device="auto", deadline_s=3600)
-    common = BatchSpec(model=MODEL, output=str(folder), concepts=tuple(listed), evaluate=evaluate, resources=resources)
+    common = BatchSpec(model=MODEL, output=str(folder), concepts=tuple(listed), evaluate=evaluate)
     digest = models.digest(models.resolve(MODEL))
     tasks = [
         make_task(common.model_copy(update={"method": trial.method, "seed": trial.seed}), trial.concept, digest)

@@ -12,7 +12,7 @@ from advanchor.artifacts import ArtifactError, pack_delta, sha256
 from advanchor.fusion.artifact import Fusion, write_fused
 from advanchor.fusion.gate import Bars
 from advanchor.guard import token_embeds
-from advanchor.methods import retune
+from advanchor.methods import guarded_anchor, retune
 from advanchor.methods.adv_anchor import Settings
 from advanchor.models.base import Base
 from advanchor.runtime.accept import Gate, Tune, repair, tuner
@@ -107,3 +107,19 @@ def test_a_round_that_brings_nothing_is_forgotten(run: Path, base: Base, tmp_pat
 def test_what_has_no_deltas_cannot_be_repaired(run: Path, base: Base, tmp_path: Path) -> None:
     with pytest.raises(FusionError, match="anchor_edit"):
         repair(made(run, base, method="anchor_edit"), Ruler(base, {}), tmp_path, tune_here(tmp_path), print)
+
+
+def test_what_was_not_trained_cannot_be_tuned_again(run: Path, base: Base, tmp_path: Path) -> None:
+    fusion = made(run, base)
+    star = fusion.members["star"]
+    fusion.members["star"] = star.model_copy(update={"method": {"name": "uce"}})
+    with pytest.raises(FusionError, match="'star' was erased by uce, which trains nothing"):
+        repair(fusion, Ruler(base, {}), tmp_path, tune_here(tmp_path), print)
+
+
+def test_a_guard_does_not_change_where_the_student_starts(context: Context, tmp_path: Path) -> None:
+    start = {name: torch.randn(p.shape[1:]) * 0.01 for name, p in context.delta.named_parameters().items()}
+    inner = guarded_anchor.Settings(**QUICK.model_dump(exclude={"name"}), retain_prompts=20).model_dump()
+    settings = retune.Settings(lr=1e-12, method=inner, round=1, **start_file(start, tmp_path))
+    (erasure,) = methods.erase(context, settings)
+    assert close(erasure.delta, start, 1e-5)
