@@ -1,9 +1,10 @@
-"""The schedule of AdvAnchor's published scripts (Zhao et al. 2024), as they run it: the yardstick of `bench speed`.
+"""The schedule of AdvAnchor's published script (Zhao et al. 2024, Ladv2ablation_op1): the yardstick of `bench speed`.
 
-Two UNets; the teacher is not frozen; its constant predictions are made again in every inner step; Adam for e_adv is
-made anew for every image; no gradient is ever zeroed. Per image 3 * anchor_steps + 4 forwards and anchor_steps + 1
-backward passes: 4,794 and 1,581 for 51 images of 30 steps each. Written from the paper and a description of the
-scripts, in their favour where that is silent: constants without a graph, the student frozen but for cross-attention.
+Two whole UNets, all of whose weights get gradients, though only the student's cross-attention is stepped; the teacher's
+predictions are made again in every inner step, the neutral one with a graph that the backward pass goes through, too;
+each graph is retained until the next one is made; Adam for e_adv is new for every image; no gradient is ever zeroed.
+Per image 3 * anchor_steps + 4 forwards and anchor_steps + 1 backward passes: 4,794 and 1,581 for 51 images of 30 steps
+each. In its favour: draws and latents come from ours, and no UNet is checkpointed.
 """
 
 import copy
@@ -16,17 +17,13 @@ from advanchor import losses
 from advanchor.diffusion import Conditioning, predict_noise
 from advanchor.engine import derived_seed
 from advanchor.methods.adv_anchor import Settings
-from advanchor.text import pad_to_prompt
+from advanchor.text import later_tokens, pad_to_prompt
 from advanchor.training import Batch, Context
 
 
 def second_unet(teacher: nn.Module) -> nn.Module:
-    """The student: another whole UNet, of which the cross-attention learns; the teacher stays open to gradients."""
-    student = copy.deepcopy(teacher).requires_grad_(False)
-    teacher.requires_grad_(True)
-    for name, parameter in student.named_parameters():
-        parameter.requires_grad_("attn2" in name)
-    return student
+    """The student: another whole UNet. Both are open to gradients."""
+    return copy.deepcopy(teacher.requires_grad_(True))
 
 
 def erase(
@@ -38,10 +35,11 @@ def erase(
     `reset_anchor_optimizer`.
     """
     base, teacher = context.base, context.base.unet
-    shape = int(context.positions.max()) + 1, context.e_c.prompt_embeds.shape[-1]
+    positions = context.positions if settings.perturb_tokens == "concept" else later_tokens(context.positions)
+    shape = int(positions.max()) + 1, context.e_c.prompt_embeds.shape[-1]
     generator = torch.Generator().manual_seed(derived_seed(context.seeds[0], "e_adv"))
-    e_adv = (settings.anchor_init * torch.randn(shape, generator=generator)).to(base.device).requires_grad_()
-    trained = {name: parameter for name, parameter in student.named_parameters() if parameter.requires_grad}
+    e_adv = (settings.anchor_init * torch.randn(shape, generator=generator)).to(base.device)
+    trained = {name: parameter for name, parameter in student.named_parameters() if "attn2" in name}
     optimizer = torch.optim.Adam(trained.values(), lr=settings.lr)
 
     for step, batch in enumerate(batches):
@@ -52,24 +50,25 @@ def erase(
             """(1, B, C, h, w)"""
             return predict_noise(unet, base.schedule, batch.noisy_latents[0], batch.timesteps[0], conditioning)[None]
 
-        def e_a(e_c: Conditioning = e_c, templates: Tensor = templates) -> Conditioning:
-            return e_c.with_embeds(e_c.prompt_embeds + pad_to_prompt(e_adv, context.positions[templates]))
+        def e_a(e_adv: Tensor, e_c: Conditioning = e_c, templates: Tensor = templates) -> Conditioning:
+            return e_c.with_embeds(e_c.prompt_embeds + pad_to_prompt(e_adv, positions[templates]))
 
+        e_adv = e_adv.detach().requires_grad_()
         anchor_optimizer = torch.optim.Adam([e_adv], lr=settings.anchor_lr)
         for _ in range(settings.anchor_steps):
+            eps0_n, eps0_a = eps(teacher, e_n), eps(teacher, e_a(e_adv))
             with torch.no_grad():
-                eps0_c, eps0_n = eps(teacher, e_c), eps(teacher, e_n)
-            eps0_a = eps(teacher, e_a())
+                eps0_c = eps(teacher, e_c)
             loss = losses.adv1(eps0_a, eps0_c) if settings.loss == "adv1" else losses.adv2(eps0_a, eps0_c, eps0_n)
             if loss <= 0:
                 break
             if zeroed:
                 anchor_optimizer.zero_grad()
-            loss.sum().backward()
+            loss.sum().backward(retain_graph=True)
             anchor_optimizer.step()
         with torch.no_grad():
-            eps0_a, eps0_n = eps(teacher, e_a()), eps(teacher, e_n)
-        eps_c, eps_n = eps(student, e_c), eps(student, e_n)
+            eps0_n, eps0_a = eps(teacher, e_n), eps(teacher, e_a(e_adv))
+        eps_n, eps_c = eps(student, e_n), eps(student, e_c)
         loss = losses.erase(eps_c, eps0_a) + settings.preserve_weight * losses.preserve(eps_n, eps0_n)
         if zeroed:
             optimizer.zero_grad()

@@ -1,7 +1,8 @@
 """`advanchor bench speed`: the authors' schedule and ours side by side, on one machine, in one run.
 
 Every measurement is a process of its own, so that peak memory is its own and nothing is warm that is cold for others;
-the variants take turns. Ratios count anchor search and fine-tuning only.
+the variants take turns, and every round has another concept and other seeds. Ratios count anchor search and fine-tuning
+only.
 """
 
 import json
@@ -49,19 +50,20 @@ class Row:
     peak_mb: float  # of all processes
     outside: float  # share of the time outside forwards and backward passes
     of_peak: float  # floating-point operations per second, as a share of those of a large product
-    scores: dict[str, str]  # UA, IRA and CRA of the first concept in percent, over the rounds' seeds, if asked
+    scores: dict[str, str]  # UA, IRA and CRA under the first seed in percent, over the rounds, if asked
 
 
 def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
     """(a) the authors' schedule, (b) ours, (c) ours packed, (d) packed in several processes that share the cores.
 
-    No (d) with fewer than two processes.
+    No (d) with fewer than two processes. What is scored is also erased by (a) with its gradients zeroed.
     """
     ours, shared = replace(trial, variant="ours"), max(1, trial.threads // max(1, processes))
     packed = replace(ours, concepts=pack)
     side_by_side = tuple(replace(packed, threads=shared, first=pack * i) for i in range(processes))
     chosen = [
         Variant("(a) authors' schedule", (replace(trial, variant="authors"),)),
+        *([Variant("(a) with gradients zeroed", (replace(trial, variant="authors zeroed"),))] * trial.evaluate),
         Variant("(b) ours, one concept", (ours,)),
         Variant(f"(c) ours, packs of {pack}", (packed,)),
     ]
@@ -96,7 +98,8 @@ def summary(variant: Variant, rounds: Sequence[Sequence[Measured]], work: Work, 
     def middle(value: Callable[[Measured], float], over: Callable[[list[float]], float] = max) -> float:
         return median(over([value(measured) for measured in one_round]) for one_round in rounds)
 
-    rows = {kind: value / rounds[0][0].concepts for kind, value in rounds[0][0].rows.items()}
+    kinds = rounds[0][0].rows
+    rows = {kind: middle(lambda m, kind=kind: m.rows.get(kind, 0) / m.concepts) for kind in kinds}
     equivalents, train_s = work.equivalents(rows), middle(lambda m: m.train_s) / variant.concepts
     rate = 3600 / train_s
     firsts = [one_round[0].scores for one_round in rounds]
@@ -132,7 +135,7 @@ def run(
     work = count(trial.model, None if trial.model == "pocket" else trial.side)
     found: dict[str, list[list[Measured]]] = {variant.name: [] for variant in chosen}
     for number in range(rounds):
-        seeded = [replace(v, trials=tuple(replace(t, seed=number) for t in v.trials)) for v in chosen]
+        seeded = [replace(v, trials=tuple(replace(t, seed=number, concept=number) for t in v.trials)) for v in chosen]
         for variant in seeded if number % 2 == 0 else reversed(seeded):
             measured = run_processes(variant.trials)
             found[variant.name].append(measured)

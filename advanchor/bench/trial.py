@@ -27,16 +27,20 @@ from advanchor.training import Context
 
 @dataclass(frozen=True)
 class Trial:
-    """What to measure. Every variant erases with batch 1, from the same draws, in the same number of steps."""
+    """What to measure. Every variant erases with batch 1, from the same draws, in the same number of steps.
 
-    variant: str  # "authors" or "ours"
+    Several at once are one concept under several seeds, so that all variants have the same work to do.
+    """
+
+    variant: str  # "authors", "authors zeroed" or "ours"
     model: str  # pocket, sd14 or sdxl
     concepts: int = 1  # at once, through one backbone
-    first: int = 0  # of the list of concepts
+    concept: int = 0  # which of the gallery's
+    first: int = 0  # of the seeds
     steps: int = 51
     anchor_steps: int = 30
-    lr: float = 1e-3
-    anchor_lr: float = 3e-3
+    lr: float = 2e-3
+    anchor_lr: float = 1.5e-3
     num_latents: int = 8
     latent_steps: int = 10
     side: int = 8  # of sd14's and sdxl's latents
@@ -49,7 +53,7 @@ class Trial:
     def settings(self) -> Settings:
         shared = ("steps", "anchor_steps", "lr", "anchor_lr", "num_latents", "latent_steps")
         chosen = {name: value for name, value in asdict(self).items() if name in shared}
-        return Settings(batch_size=1, trained_weights="cross_attention", **chosen)
+        return Settings(batch_size=1, trained_weights="cross_attention", perturb_tokens="concept_and_later", **chosen)
 
 
 @dataclass
@@ -122,10 +126,11 @@ def load(trial: Trial, device: str) -> Base:
     return base
 
 
-def concepts_of(trial: Trial) -> list[Concept]:
-    listed = [concept for kind in ("objects", "styles", "identities") for concept in PRESETS[f"gallery/{kind}"]()]
-    chosen = (listed[(trial.first + i) % len(listed)] for i in range(trial.concepts))
-    return [concept.with_prompts(default_prompts("pocket")) for concept in chosen]
+def concept_of(trial: Trial) -> Concept:
+    """An object, a style, a person, the next object, and so on."""
+    kinds = [PRESETS[f"gallery/{kind}"]() for kind in ("objects", "styles", "identities")]
+    kind, number = trial.concept % len(kinds), trial.concept // len(kinds)
+    return kinds[kind][number % len(kinds[kind])].with_prompts(default_prompts("pocket"))
 
 
 def peak_mb(*, forget: bool = False) -> float:
@@ -167,16 +172,16 @@ def measure(trial: Trial) -> Measured:
     begun = time.perf_counter()
     seeds = [1000 * trial.seed + trial.first + i for i in range(trial.concepts)]
     engine = TorchEngine(base.unet, delta.named_parameters())
-    context = Context(base, engine, delta, concepts_of(trial), seeds)
+    context = Context(base, engine, delta, [concept_of(trial)] * trial.concepts, seeds)
     latents = context.latents(settings)
     latents_s = time.perf_counter() - begun
     context.latents = lambda _: latents  # type: ignore[method-assign] # a column of its own
 
-    if trial.variant == "authors":
+    if trial.variant.startswith("authors"):
         delta.detach()
         student = authors.second_unet(base.unet)
         count_rows(base.unet, rows, lambda: "to_all_weights")
-        count_rows(student, rows, lambda: "to_student")
+        count_rows(student, rows, lambda: "to_all_weights")
         clock.wrap(student, "forward")
         batches = context.batches(settings, latents)
     else:
@@ -188,7 +193,7 @@ def measure(trial: Trial) -> Measured:
 
     begun, cpu_begun = time.perf_counter(), time.process_time()
     if student is not None:
-        deltas = [authors.erase(context, student, settings, batches)]
+        deltas = [authors.erase(context, student, settings, batches, zeroed=trial.variant.endswith("zeroed"))]
     else:
         deltas = [erasure.delta for erasure in methods.erase(context, settings)]
     train_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_begun

@@ -10,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advanchor import models
 from advanchor.bench import shapes
-from advanchor.bench.authors import second_unet
 from advanchor.delta import Delta
 
 
@@ -20,9 +19,8 @@ class Work:
 
     forward: float
     to_embeddings: float  # backward through the frozen teacher to the embeddings
-    to_all_weights: float  # the same through an open teacher, as the authors' scripts do
+    to_all_weights: float  # the same through an open UNet, as both are in the authors' script
     to_delta: float  # backward of the student with a delta
-    to_student: float  # backward of a whole second UNet whose cross-attention learns
 
     def equivalents(self, rows: dict[str, float]) -> float:
         """Rows by kind, with those of their forwards under "forward", as forwards of one row."""
@@ -49,13 +47,11 @@ def count(model: str, side: int | None = None) -> Work:
         spoken = operations(frozen, embeddings=False, backward=False)
         to_delta = operations(frozen, embeddings=False) - spoken
     delta.detach()
-    student = second_unet(frozen)  # opens the teacher, too
     return Work(
         forward=forward,
         to_embeddings=to_embeddings,
-        to_all_weights=operations(frozen) - forward,
+        to_all_weights=operations(frozen.requires_grad_(True)) - forward,
         to_delta=to_delta + spoken - forward,
-        to_student=operations(student, embeddings=False) - forward,
     )
 
 

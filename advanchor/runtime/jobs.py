@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from advanchor.plan import content_hash, slug
 from advanchor.runtime.ray_cluster import ClusterError, check_token
 
 COMMAND = ("python", "-P", "-m", "advanchor.cli", "erase")  # -P: nothing is imported from the folder it runs in
 POLL_S = 1.0
+PATIENCE_S = 60.0  # with a cluster that has only just started
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class Submission:
 def job_name(output: str) -> str:
     """The same for the same run directory, whoever submits it."""
     return f"advanchor-{slug(output.rstrip('/').rpartition('/')[2])}-{content_hash(output)[:8]}"
+
+
+def is_starting(error: BaseException) -> bool:
+    """Whether the cluster says that the part of it that takes jobs is not there yet."""
+    return isinstance(error, RuntimeError) and "No available agent" in str(error)
+
+
+patiently = Retrying(
+    retry=retry_if_exception(is_starting), stop=stop_after_delay(PATIENCE_S), wait=wait_fixed(POLL_S), reraise=True
+)
 
 
 class Jobs:
@@ -54,7 +66,8 @@ class Jobs:
             for path in carried:
                 (Path(folder) / path.parent).mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(batch.parent / path, Path(folder) / path)
-            job_id = self.client.submit_job(
+            job_id = patiently(
+                self.client.submit_job,
                 submission_id=f"{name}-{len(earlier) + 1}",
                 entrypoint=shlex.join([*COMMAND, "batch.yaml", "--output", output, *options]),
                 runtime_env={"working_dir": folder},

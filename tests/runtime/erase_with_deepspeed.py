@@ -1,6 +1,5 @@
-"""One process, one DeepSpeed engine for life; leaves what it found as files. test_engine.py starts it."""
+"""One process, one DeepSpeed engine for life; leaves what it found as files. test_engine.py starts it, forked."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -68,7 +67,3 @@ def main(folder: str, stage: str, precision: str, work: str) -> None:
         outputs["student of loaded"] = output(base, engine)
     for name, tensors in {**found, "outputs": outputs}.items():
         save_file(tensors, Path(work) / name)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

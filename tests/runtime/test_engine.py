@@ -1,15 +1,14 @@
 """DeepSpeed trains what plain PyTorch trains, and forgets one task before the next. One engine per process."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import erase_with_deepspeed
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-SCRIPT = Path(__file__).parent / "erase_with_deepspeed.py"
 CASES = {"stage 1": ("1", "fp32"), "stage 2": ("2", "fp32"), "stage 3": ("3", "fp32"), "bf16": ("1", "bf16")}
 FP32 = ["stage 1", "stage 2", "stage 3"]
 
@@ -20,16 +19,10 @@ Deltas = dict[str, dict[str, Tensor]]
 def erased(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Deltas]:
     """What each process has found, by case; they run side by side."""
     folders = {case: tmp_path_factory.mktemp("engine") for case in CASES}
-    processes = {case: start(tiny_base, *CASES[case], folders[case]) for case in CASES}
-    for case, process in processes.items():
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, f"{case}: {said}"
+    forked.wait_for(
+        [forked.start(erase_with_deepspeed.main, str(tiny_base), *CASES[case], str(folders[case])) for case in CASES]
+    )
     return {case: {path.name: load_file(path) for path in folder.iterdir()} for case, folder in folders.items()}
-
-
-def start(base: Path, stage: str, precision: str, work: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(SCRIPT), str(base), stage, precision, str(work)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -2,16 +2,15 @@
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
+import zero_ranks
 from safetensors.torch import load_file
 from torch import Tensor
 
-SCRIPT = Path(__file__).parent / "zero_ranks.py"
 STAGES, PRECISIONS = ("1", "2", "3"), ("fp32", "bf16")
 CASES = [f"{stage}-{precision}-none" for stage in STAGES for precision in PRECISIONS] + ["3-bf16-cpu"]
 FP32 = [case for case in CASES if "fp32" in case]
@@ -28,18 +27,8 @@ def ranks(base: str, count: int, work: Path, cases: list[str]) -> tuple[Deltas, 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), base, str(rank), str(count), str(port), str(work), *cases],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    for process in processes:
-        said, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, said
+    arguments = (str(count), str(port), str(work), *cases)
+    forked.wait_for([forked.start(zero_ranks.main, base, str(rank), *arguments) for rank in range(count)])
     facts = json.loads((work / "facts.json").read_text())
     return {path.name: load_file(path) for path in work.iterdir() if path.suffix != ".json"}, facts
 

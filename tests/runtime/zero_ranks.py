@@ -1,7 +1,6 @@
-"""One of several ranks; rank 0 leaves what they found together as files. test_zero.py starts them."""
+"""One of several ranks; rank 0 leaves what they found together as files. test_zero.py starts them, forked."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +73,3 @@ def main(folder: str, rank: str, ranks: str, port: str, work: str, *cases: str) 
         for name, tensors in found.items():
             save_file(tensors, Path(work) / name)
         (Path(work) / "facts.json").write_text(json.dumps(facts))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,0 +1,23 @@
+"""Processes that have imported everything when they start: forked from one that did so once, for that takes seconds."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerProcess
+
+PATIENCE_S = 400.0
+
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(["zero_ranks", "erase_with_deepspeed"])
+
+
+def start(function: Callable[..., None], *arguments: str) -> ForkServerProcess:
+    process = server.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def wait_for(processes: Sequence[ForkServerProcess]) -> None:
+    """Until all have ended well; what one says is in the test's own output."""
+    for process in processes:
+        process.join(PATIENCE_S)
+        assert process.exitcode == 0, process.exitcode
