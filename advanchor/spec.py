@@ -1,7 +1,6 @@
 """A batch of concepts as users write it: settings with their meaning, and errors with their place."""
 
 import csv
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,6 +20,7 @@ from pydantic import (
 from advanchor import yaml_lines
 from advanchor.concepts import KINDS, PRESETS, Concept, KindName, default_prompts
 from advanchor.evaluation import EvaluationSettings
+from advanchor.explain import choice, reason
 from advanchor.methods import METHODS, MethodSettings, adv_anchor
 
 
@@ -266,13 +266,6 @@ def read_concepts(path: Path, where: str, problems: list[str]) -> list[Concept]:
     return concepts
 
 
-def choice(value: object, choices: Sequence[str] | dict[str, Any]) -> str:
-    """ "'stlye' is not one of style, object (did you mean 'style'?)"."""
-    close = difflib.get_close_matches(str(value), list(choices), 1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{value!r} is not one of {', '.join(choices)}{hint}"
-
-
 def fields_of(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
@@ -303,22 +296,3 @@ def explain(details: Any, data: dict[str, Any], document: yaml_lines.Document, p
     line, column = document.place(shown)
     choices = fields_at(shown, data) if details["type"] == "extra_forbidden" else ()
     return f"{path}:{line}:{column}: {'.'.join(map(str, shown))}: {reason(details, choices)}"
-
-
-def reason(details: Any, choices: Sequence[str]) -> str:
-    value, context = details["input"], details.get("ctx", {})
-    match details["type"]:
-        case "literal_error" | "enum":
-            return choice(value, [part.strip("'") for part in context["expected"].replace(" or ", ", ").split(", ")])
-        case "union_tag_invalid":
-            tag = context["tag"]
-            return "name: " + choice(tag, [part.strip(" '") for part in context["expected_tags"].split(",")])
-        case "extra_forbidden":
-            return choice(details["loc"][-1], choices)
-        case "string_type" if details["loc"][-1] == "name":
-            return f"{value!r} is not a text; YAML reads some words and all digits so: put the name in quotes"
-        case "missing":
-            return "is missing"
-        case "value_error":
-            return str(context["error"])
-    return f"{value!r}: {details['msg'][0].lower()}{details['msg'][1:]}"

@@ -4,7 +4,8 @@ Two whole UNets, all of whose weights get gradients, though only the student's c
 predictions are made again in every inner step, the neutral one with a graph that the backward pass goes through, too;
 each graph is retained until the next one is made; Adam for e_adv is new for every image; no gradient is ever zeroed.
 Per image 3 * anchor_steps + 4 forwards and anchor_steps + 1 backward passes: 4,794 and 1,581 for 51 images of 30 steps
-each. In its favour: draws and latents come from ours, and no UNet is checkpointed.
+each. Both UNets are checkpointed, as Stable Diffusion's v1-inference.yaml, which it loads, says (use_checkpoint: True):
+a backward pass makes its forward again. Draws and latents are ours.
 """
 
 import copy
@@ -21,8 +22,10 @@ from advanchor.text import later_tokens, pad_to_prompt
 from advanchor.training import Batch, Context
 
 
-def second_unet(teacher: nn.Module) -> nn.Module:
+def second_unet(teacher: nn.Module, *, checkpointed: bool = True) -> nn.Module:
     """The student: another whole UNet. Both are open to gradients."""
+    if checkpointed:
+        teacher.enable_gradient_checkpointing()  # type: ignore[operator]
     return copy.deepcopy(teacher.requires_grad_(True))
 
 

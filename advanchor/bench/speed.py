@@ -54,7 +54,7 @@ class Row:
 
 
 def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
-    """(a) the authors' schedule, (b) ours, (c) ours packed, (d) packed in several processes that share the cores.
+    """(a) the authors' schedule, also without checkpoints, (b) ours, (c) ours packed, (d) packed in several processes that share the cores.
 
     No (d) with fewer than two processes. What is scored is also erased by (a) with its gradients zeroed.
     """
@@ -63,7 +63,8 @@ def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
     side_by_side = tuple(replace(packed, threads=shared, first=pack * i) for i in range(processes))
     chosen = [
         Variant("(a) authors' schedule", (replace(trial, variant="authors"),)),
-        *([Variant("(a) with gradients zeroed", (replace(trial, variant="authors zeroed"),))] * trial.evaluate),
+        Variant("(a) all activations kept", (replace(trial, variant="authors, all activations kept"),)),
+        *([Variant("(a) gradients zeroed", (replace(trial, variant="authors, gradients zeroed"),))] * trial.evaluate),
         Variant("(b) ours, one concept", (ours,)),
         Variant(f"(c) ours, packs of {pack}", (packed,)),
     ]

@@ -24,6 +24,8 @@ from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer
 from advanchor.training import Context
 
+VARIANTS = ("authors", "authors, all activations kept", "authors, gradients zeroed", "ours")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -32,7 +34,7 @@ class Trial:
     Several at once are one concept under several seeds, so that all variants have the same work to do.
     """
 
-    variant: str  # "authors", "authors zeroed" or "ours"
+    variant: str  # one of VARIANTS
     model: str  # pocket, sd14 or sdxl
     concepts: int = 1  # at once, through one backbone
     concept: int = 0  # which of the gallery's
@@ -53,7 +55,13 @@ class Trial:
     def settings(self) -> Settings:
         shared = ("steps", "anchor_steps", "lr", "anchor_lr", "num_latents", "latent_steps")
         chosen = {name: value for name, value in asdict(self).items() if name in shared}
-        return Settings(batch_size=1, trained_weights="cross_attention", perturb_tokens="concept_and_later", **chosen)
+        return Settings(
+            batch_size=1,
+            trained_weights="cross_attention",
+            perturb_tokens="concept_and_later",
+            reset_anchor_optimizer=True,
+            **chosen,
+        )
 
 
 @dataclass
@@ -177,11 +185,12 @@ def measure(trial: Trial) -> Measured:
     latents_s = time.perf_counter() - begun
     context.latents = lambda _: latents  # type: ignore[method-assign] # a column of its own
 
-    if trial.variant.startswith("authors"):
+    if trial.variant != "ours":
         delta.detach()
-        student = authors.second_unet(base.unet)
-        count_rows(base.unet, rows, lambda: "to_all_weights")
-        count_rows(student, rows, lambda: "to_all_weights")
+        checkpointed = trial.variant != "authors, all activations kept"
+        student = authors.second_unet(base.unet, checkpointed=checkpointed)
+        for unet in (base.unet, student):
+            count_rows(unet, rows, lambda: "to_all_weights_checkpointed" if checkpointed else "to_all_weights")
         clock.wrap(student, "forward")
         batches = context.batches(settings, latents)
     else:
@@ -193,7 +202,9 @@ def measure(trial: Trial) -> Measured:
 
     begun, cpu_begun = time.perf_counter(), time.process_time()
     if student is not None:
-        deltas = [authors.erase(context, student, settings, batches, zeroed=trial.variant.endswith("zeroed"))]
+        deltas = [
+            authors.erase(context, student, settings, batches, zeroed=trial.variant == "authors, gradients zeroed")
+        ]
     else:
         deltas = [erasure.delta for erasure in methods.erase(context, settings)]
     train_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_begun

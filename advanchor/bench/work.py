@@ -20,6 +20,7 @@ class Work:
     forward: float
     to_embeddings: float  # backward through the frozen teacher to the embeddings
     to_all_weights: float  # the same through an open UNet, as both are in the authors' script
+    to_all_weights_checkpointed: float  # with the forward that is made again
     to_delta: float  # backward of the student with a delta
 
     def equivalents(self, rows: dict[str, float]) -> float:
@@ -51,8 +52,14 @@ def count(model: str, side: int | None = None) -> Work:
         forward=forward,
         to_embeddings=to_embeddings,
         to_all_weights=operations(frozen.requires_grad_(True)) - forward,
+        to_all_weights_checkpointed=operations(checkpointed(frozen)) - forward,
         to_delta=to_delta + spoken - forward,
     )
+
+
+def checkpointed(unet: nn.Module) -> nn.Module:
+    unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    return unet
 
 
 def operations(unet: nn.Module, *, embeddings: bool = True, backward: bool = True) -> float:

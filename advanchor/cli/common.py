@@ -92,7 +92,7 @@ def opened(run_directory: str) -> "tuple[BatchSpec, list[Task], Store]":
 
 def chosen(tasks: "list[Task]", names: Sequence[str]) -> "list[Task]":
     """The tasks of these concepts; all of them if none is named. Exit code 2 for a name that is not in the run."""
-    from advanchor.spec import choice
+    from advanchor.explain import choice
 
     known = {task.concept.name: task for task in tasks}
     for name in names:

@@ -9,6 +9,7 @@ from advanchor.cli import common, live
 
 if TYPE_CHECKING:
     from advanchor.plan import Task
+    from advanchor.runtime.drive import Place
     from advanchor.runtime.status import RunStatus
     from advanchor.runtime.store import Store
     from advanchor.spec import BatchSpec
@@ -30,12 +31,13 @@ def erase(
     """Erase every concept of a batch. Running it again goes on where it stopped and skips what is done."""
     spec, tasks = common.planned(batch, overrides, output)
     from advanchor.plan import dump_plan
+    from advanchor.runtime.drive import Place
     from advanchor.runtime.store import Store
 
     with common.user_errors():
         store = Store(spec.output, spec.resources.storage_patience_s)
         store.keep_plan(batch.read_text(), overrides or [], dump_plan(spec, tasks))
-    run(spec, tasks, store, local=local, address=address, insecure=insecure_no_token, as_json=as_json)
+    run(spec, tasks, store, Place(local, address, insecure_no_token), as_json)
 
 
 def resume(
@@ -47,17 +49,16 @@ def resume(
 ) -> None:
     """Go on with a run from its directory alone, on any machine; the batch file is not needed."""
     common.quiet()
+    from advanchor.runtime.drive import Place
+
     spec, tasks, store = common.opened(run_directory)
-    run(spec, tasks, store, local=local, address=address, insecure=insecure_no_token, as_json=as_json)
+    run(spec, tasks, store, Place(local, address, insecure_no_token), as_json)
 
 
-def run(
-    spec: "BatchSpec", tasks: "list[Task]", store: "Store", *, local: bool, address: str | None, insecure: bool,
-    as_json: bool,
-) -> None:  # fmt: skip
+def run(spec: "BatchSpec", tasks: "list[Task]", store: "Store", place: "Place", as_json: bool) -> None:
     """Do what is left to do, write the report, exit."""
     from advanchor.report.html import write_report
-    from advanchor.runtime.local import run_locally
+    from advanchor.runtime.drive import ClusterError, drive
 
     console = Console()
     if (other := working_driver(store)) and not as_json:
@@ -65,17 +66,10 @@ def run(
             f"another driver ({other}) is at work on this run: nothing breaks, but work is done twice", style="yellow"
         )
     with live.progress(as_json, console) as view:
-        if local:
-            status = run_locally(spec, tasks, store, view)
-        else:
-            from advanchor.runtime.batch import Run
-            from advanchor.runtime.ray_cluster import ClusterError, connected
-
-            try:
-                with connected(address, allow_without_token=insecure):
-                    status = Run(spec, tasks, store, view).run()
-            except ClusterError as error:
-                common.fail(str(error))
+        try:
+            status = drive(spec, tasks, store, view, place)
+        except ClusterError as error:
+            common.fail(str(error))
     if status.state == "stopped":
         common.fail(f"the run has stopped: {status.note}; what is done is kept, the same command goes on", 1)
     with common.user_errors():

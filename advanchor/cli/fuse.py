@@ -3,7 +3,7 @@
 import enum
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from advanchor.fusion.artifact import Fusion
     from advanchor.fusion.gate import Bars
     from advanchor.models.base import Base
-    from advanchor.plan import Task
-    from advanchor.runtime.accept import Drive
-    from advanchor.runtime.status import RunStatus, View
-    from advanchor.runtime.store import Store
-    from advanchor.spec import BatchSpec
 
 
 class Method(enum.StrEnum):
@@ -71,9 +66,9 @@ def fuse(
     from advanchor.fusion.retain import read_retain
     from advanchor.report.fused import write_fused_report
     from advanchor.runtime import accept
+    from advanchor.runtime.drive import ClusterError, Place
     from advanchor.runtime.fuse import FusionError, plan_fusion
     from advanchor.runtime.fuse import fuse as run
-    from advanchor.runtime.ray_cluster import ClusterError
     from advanchor.runtime.store import StoreError
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -92,8 +87,8 @@ def fuse(
                 fusion.verdict = judge.verdict(fusion)
                 if repair:
                     with live.progress(as_json, Console(stderr=True)) as view:
-                        drive = driver(local, address, insecure_no_token, view)
-                        tune = accept.tuner(working_folder(output), drive, say)
+                        place = Place(local, address, insecure_no_token)
+                        tune = accept.tuner(working_folder(output), place, view, say)
                         fusion, repairs = accept.repair(fusion, judge, output.resolve(), tune, say)
         except (ClusterError, FusionError, StoreError) as error:
             common.fail(str(error))
@@ -110,10 +105,11 @@ def changed(method: Method | None, overrides: list[str]) -> "tuple[dict[str, Any
     """Settings that are to differ, how the fused model is examined, and its bars. Raises BatchError."""
     from pydantic import ValidationError
 
+    from advanchor.explain import reason
     from advanchor.fusion.gate import Bars
     from advanchor.fusion.solve import FusionSettings
     from advanchor.runtime.accept import Examination
-    from advanchor.spec import BatchError, reason, set_override
+    from advanchor.spec import BatchError, set_override
 
     data: dict[str, Any] = {"method": method.value} if method else {}
     for override in overrides:
@@ -138,23 +134,6 @@ def changed(method: Method | None, overrides: list[str]) -> "tuple[dict[str, Any
 def working_folder(output: Path) -> Path:
     """Where repairs run until the fusion is written; on a cluster all nodes must see it."""
     return output.absolute().with_name(f"{output.name}.repairs")
-
-
-def driver(local: bool, address: str | None, insecure: bool, view: "View") -> "Drive":
-    """Runs the tasks of a round, here or on gangs."""
-
-    def drive(spec: "BatchSpec", tasks: "Sequence[Task]", store: "Store") -> "RunStatus":
-        if local:
-            from advanchor.runtime.local import run_locally
-
-            return run_locally(spec, tasks, store, view)
-        from advanchor.runtime.batch import Run
-        from advanchor.runtime.ray_cluster import connected
-
-        with connected(address, allow_without_token=insecure):
-            return Run(spec, tasks, store, view).run()
-
-    return drive
 
 
 def pipeline_writer(base: "Base", fusion: "Fusion") -> Callable[[Path], None]:

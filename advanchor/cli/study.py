@@ -30,8 +30,8 @@ def study(
     """Run a study and write NAME.md, NAME.json and NAME.png. Running it again only writes them."""
     common.quiet()
     from advanchor import models
-    from advanchor.runtime.ray_cluster import ClusterError
-    from advanchor.spec import choice
+    from advanchor.explain import choice
+    from advanchor.runtime.drive import ClusterError
     from advanchor.studies import STUDIES, lab
 
     if name not in STUDIES:

@@ -25,8 +25,8 @@ def submit(
 ) -> None:
     """Start a batch on a Ray cluster as a job of its own. A run that is already at work there is not started twice."""
     common.quiet()
+    from advanchor.runtime.drive import ClusterError
     from advanchor.runtime.jobs import Jobs
-    from advanchor.runtime.ray_cluster import ClusterError
     from advanchor.runtime.store import Store
     from advanchor.spec import read_batch
 

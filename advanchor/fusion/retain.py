@@ -10,11 +10,12 @@ from torch import Tensor
 
 from advanchor import yaml_lines
 from advanchor.concepts import Concept
+from advanchor.explain import choice, reason
 from advanchor.fusion.solve import FusionSettings
 from advanchor.guard import token_embeds
 from advanchor.models.base import Base
 from advanchor.retained import VOCABULARIES, encode_all, mentions, neighbours, own_vocabulary, sampled_prompts
-from advanchor.spec import BatchError, choice, reason
+from advanchor.spec import BatchError
 
 
 class WeightedPrompt(BaseModel):

@@ -55,9 +55,8 @@ def measure(base: Base, scorer: PocketScorer, count: int) -> dict[str, float]:
         found[attribute] = share(hits(asked[chosen], answers[chosen], only=attribute)) or 0.0
     found["with the mark: object"] = share(hits(asked[2 * third :], answers[2 * third :], only="object")) or 0.0
     found["with the mark: identity"] = share(hits(asked[2 * third :], answers[2 * third :], only="identity")) or 0.0
-    hinted = [
-        f"a picture of a {hint} {word}" for hint in HINTS for word in ("star", "person", "red heart") for _ in range(20)
-    ]
+    copies = min(20, max(6, count // 30))
+    hinted = [f"a picture of a {hint} {word}" for hint in HINTS for word in ("star", "person", "red heart")] * copies
     found["mark when hinted at"] = rate(base, scorer, hinted)
     found["mark unasked"] = rate(
         base, scorer, [prompt.replace(f"{HINTS[0]} ", "").replace(f"{HINTS[1]} ", "") for prompt in hinted]

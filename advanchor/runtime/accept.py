@@ -1,6 +1,6 @@
 """The acceptance gate and its repairs: examine a fusion, tune again what fell short, fuse again."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,10 @@ from advanchor.fusion.gate import Bars, examine
 from advanchor.fusion.statistics import accumulate
 from advanchor.methods import retune
 from advanchor.models.base import Base
-from advanchor.plan import Task, dump_plan, make_task, slug
+from advanchor.plan import dump_plan, make_task, slug
+from advanchor.runtime.drive import Place, drive
 from advanchor.runtime.fuse import FusionError, contribution, read_member, solved
-from advanchor.runtime.status import RunStatus
+from advanchor.runtime.status import View
 from advanchor.runtime.store import Store
 from advanchor.runtime.worker import scorer_for
 from advanchor.spec import BatchSpec
@@ -39,7 +40,6 @@ class Examination(EvaluationSettings):
 MAX_ROUNDS = 4
 REPAIR_WEIGHT = 2.0  # of a repaired concept in the sums, relative to the others
 Say = Callable[[str], None]
-Drive = Callable[[BatchSpec, Sequence[Task], Store], RunStatus]
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def repaired(
     return result, files
 
 
-def tuner(folder: Path, drive: Drive, say: Say) -> Tune:
+def tuner(folder: Path, place: Place, view: View, say: Say) -> Tune:
     """Repairs as a run of their own under `folder`: on gangs, side by side, with all that runs do about failures."""
 
     def tune(fusion: Fusion, members: list[Member], number: int) -> dict[str, dict[str, Tensor]]:
@@ -172,7 +172,7 @@ def tuner(folder: Path, drive: Drive, say: Say) -> Tune:
             tasks.append(make_task(spec.model_copy(update={"method": method}), member.concept, fusion.base_digest))
         store = Store(spec.output)
         store.keep_plan("", (), dump_plan(spec, tasks))
-        status = drive(spec, tasks, store)
+        status = drive(spec, tasks, store, view, place)
         if status.state == "interrupted":
             raise KeyboardInterrupt
         found = {}

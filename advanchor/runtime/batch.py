@@ -12,10 +12,11 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 
 from advanchor.plan import Task
+from advanchor.runtime.drive import ClusterError
 from advanchor.runtime.gang import Gang, TaskCancelled, measure_pack_size
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Cancelled, Event, Interrupted, Refused, Succeeded
-from advanchor.runtime.ray_cluster import ClusterError, check_room, gang_shape, number_of_gangs
+from advanchor.runtime.ray_cluster import check_room, gang_shape, number_of_gangs
 from advanchor.runtime.status import STALE_S, STATUS_FILE, RunStatus, View
 from advanchor.runtime.store import Store, StoreError
 from advanchor.runtime.worker import Outcome, WorkerSettings

@@ -13,7 +13,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from advanchor.plan import content_hash, slug
-from advanchor.runtime.ray_cluster import ClusterError, check_token
+from advanchor.runtime.drive import ClusterError
+from advanchor.runtime.ray_cluster import check_token
 
 COMMAND = ("python", "-P", "-m", "advanchor.cli", "erase")  # -P: nothing is imported from the folder it runs in
 POLL_S = 1.0

@@ -12,14 +12,11 @@ from typing import Any
 
 import ray
 
+from advanchor.runtime.drive import ClusterError
 from advanchor.runtime.gang import GangShape
 from advanchor.spec import Resources
 
 TOKEN_FILE = Path("~/.ray/auth_token")
-
-
-class ClusterError(RuntimeError):
-    """A cluster that cannot be joined, or that can never hold one gang."""
 
 
 def is_loopback(address: str) -> bool:

@@ -10,6 +10,7 @@ from advanchor.concepts import Concept, default_prompts
 from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import MethodSettings
 from advanchor.plan import Task, dump_plan, make_task
+from advanchor.runtime.drive import Place, drive
 from advanchor.runtime.status import View
 from advanchor.runtime.store import Store
 from advanchor.spec import BatchSpec
@@ -59,16 +60,7 @@ def run(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings, vie
     unique = list({task.id: task for task in tasks}.values())
     store = Store(spec.output)
     store.keep_plan("", (), dump_plan(spec, unique))
-    if local:
-        from advanchor.runtime.local import run_locally
-
-        status = run_locally(spec, unique, store, view)
-    else:
-        from advanchor.runtime.batch import Run
-        from advanchor.runtime.ray_cluster import connected
-
-        with connected():
-            status = Run(spec, unique, store, view).run()
+    status = drive(spec, unique, store, view, Place(local))
     if status.state == "interrupted":
         raise KeyboardInterrupt
     results = [store.result(task) for task in tasks]

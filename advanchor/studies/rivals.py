@@ -23,7 +23,7 @@ TEST_CONCEPTS: dict[str, tuple[str, ...]] = {  # none of them was used to choose
     "identity": tuple(person.name for person in people()[3:200:25]),
     "explicit": ("sigil",),
 }
-QUICK_KINDS = ("style", "explicit")
+QUICK_KINDS = ("style",)
 COMMON: dict[str, Any] = {"steps": 70, "batch_size": 4, "num_latents": 32}
 LR = {"style": 7e-4, "object": 7e-4, "identity": 4e-4, "explicit": 1e-3}
 SEARCH: dict[str, Any] = {"anchor_steps": 10}

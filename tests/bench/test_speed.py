@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from advanchor import methods
 from advanchor.bench import authors, shapes, work
 from advanchor.bench.speed import Variant, markdown, run_processes, summary, variants
-from advanchor.bench.trial import Measured, Trial, count_rows
+from advanchor.bench.trial import VARIANTS, Measured, Trial, count_rows
 from advanchor.bench.work import Work
 from advanchor.concepts import Concept
 from advanchor.delta import Delta
@@ -27,8 +27,8 @@ def erase_as_the_authors_do(context: Context) -> tuple[dict[str, Tensor], nn.Mod
     latents = context.latents(SETTINGS)
     context.delta.detach()
     student, rows = authors.second_unet(context.base.unet), {}
-    count_rows(context.base.unet, rows, lambda: "to_all_weights")
-    count_rows(student, rows, lambda: "to_all_weights")
+    count_rows(context.base.unet, rows, lambda: "to_all_weights_checkpointed")
+    count_rows(student, rows, lambda: "to_all_weights_checkpointed")
     return authors.erase(context, student, SETTINGS, context.batches(SETTINGS, latents)), student, rows
 
 
@@ -36,7 +36,7 @@ def test_the_authors_schedule_takes_its_forwards_and_backwards(context: Context)
     """Per image 3 * anchor_steps + 4 forwards and anchor_steps + 1 backward passes, each through two of them."""
     _, _, rows = erase_as_the_authors_do(context)
     assert rows["forward"] == STEPS * (3 * ANCHOR_STEPS + 4)
-    assert rows["to_all_weights"] == STEPS * 2 * (ANCHOR_STEPS + 1)
+    assert rows["to_all_weights_checkpointed"] == STEPS * 2 * (ANCHOR_STEPS + 1)
     assert 51 * (3 * 30 + 4) == 4794 and 51 * (30 + 1) == 1581
 
 
@@ -88,7 +88,7 @@ def test_published_shapes_have_their_published_sizes() -> None:
 
 
 def test_work_is_counted_in_forwards_of_one_row() -> None:
-    counted = Work(forward=10, to_embeddings=11, to_all_weights=20, to_delta=12)
+    counted = Work(forward=10, to_embeddings=11, to_all_weights=20, to_all_weights_checkpointed=30, to_delta=12)
     # (10 * 10 + 4 * 11 + 2 * 12) / 10
     assert counted.equivalents({"forward": 10, "to_embeddings": 4, "to_delta": 2}) == pytest.approx(16.8)
 
@@ -97,6 +97,7 @@ def test_backward_passes_cost_what_they_should() -> None:
     counted = work.count("pocket")
     assert 0.9 < counted.to_embeddings / counted.forward < 1.2
     assert 1.9 < counted.to_all_weights / counted.forward < 2.1  # activations and all weights
+    assert 2.8 < counted.to_all_weights_checkpointed / counted.forward < 3.1  # and the forward once more
 
 
 def test_a_row_of_the_table_by_hand() -> None:
@@ -108,7 +109,7 @@ def test_a_row_of_the_table_by_hand() -> None:
         return Measured(2, 1.0, 2.0, 4.0, train_s, 6.0, train_s / 2, {"forward": 20.0}, 100.0, 4e9)
 
     rounds = [[measured(slow), measured(1.0)] for slow in (30.0, 8.0, 10.0)]
-    counted = Work(forward=1e9, to_embeddings=0, to_all_weights=0, to_delta=0)
+    counted = Work(forward=1e9, to_embeddings=0, to_all_weights=0, to_all_weights_checkpointed=0, to_delta=0)
     row = summary(variant, rounds, counted, first_rate=144.0)
     assert (row.concepts, row.processes, row.train_s, row.concepts_per_hour, row.ratio) == (4, 2, 2.5, 1440, 10)
     assert (row.forwards, row.equivalents, row.peak_mb, row.outside, row.latents_s) == (10, 10, 200, 0.5, 2)
@@ -119,11 +120,11 @@ def test_a_row_of_the_table_by_hand() -> None:
 
 def test_the_variants_differ_in_what_they_say_and_nothing_else() -> None:
     trial = Trial("ours", "pocket", threads=2)
-    a, b, c, d = variants(trial, pack=4, processes=2)
-    assert [v.trials[0].variant for v in (a, b, c, d)] == ["authors", "ours", "ours", "ours"]
-    assert [v.concepts for v in (a, b, c, d)] == [1, 1, 4, 8]
+    a, kept, b, c, d = variants(trial, pack=4, processes=2)
+    assert [v.trials[0].variant for v in (a, kept, b, c, d)] == [*VARIANTS[:2], "ours", "ours", "ours"]
+    assert [v.concepts for v in (a, kept, b, c, d)] == [1, 1, 1, 4, 8]
     assert [t.first for t in d.trials] == [0, 4] and all(t.threads == 1 for t in d.trials)
-    assert len({trial.settings() for v in (a, b, c, d) for trial in v.trials}) == 1
+    assert len({trial.settings() for v in (a, kept, b, c, d) for trial in v.trials}) == 1
 
 
 @pytest.mark.parametrize("variant", ["authors", "ours"])

@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 from advanchor.artifacts import sha256
+from advanchor.cli import app
 from advanchor.plan import Task, dump_plan, load_plan, plan
 from advanchor.runtime.batch import Run
 from advanchor.runtime.status import RunStatus, TaskRow, View
@@ -96,6 +99,13 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> str:
 
 def run(folder: Path, *arguments: str, code: int = 0) -> str:
     return ended(start(folder, *arguments), code)
+
+
+def command(*arguments: str, code: int = 0) -> str:
+    """The same in this process, for commands that only look or ask: what they print, without seconds of imports."""
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == code, done.output
+    return done.stdout
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

@@ -5,21 +5,13 @@ from pathlib import Path
 
 import pytest
 import short_runs as runs
-from typer.testing import CliRunner
 
-from advanchor.cli import app
 from advanchor.plan import load_plan
 from advanchor.runtime.ledger import Ledger
 from advanchor.runtime.rehearsal import RehearsalCluster
 from advanchor.runtime.status import RunStatus
 
 Deltas = dict[str, str]
-
-
-def command(*arguments: str) -> str:
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 def test_cancel_ends_running_and_queued_concepts_and_the_gang_stays(
@@ -35,7 +27,7 @@ def test_cancel_ends_running_and_queued_concepts_and_the_gang_stays(
         for row in status.tasks:
             if runs.is_training(row, None) and row.name not in asked:
                 asked.append(row.name)
-                command("cancel", store.url, *(["cat", "fox"] if row.name == "cat" else ["--all"]))
+                runs.command("cancel", store.url, *(["cat", "fox"] if row.name == "cat" else ["--all"]))
 
     status = runs.drive(batch, act)
     assert asked == ["cat", "dog"]
@@ -46,7 +38,7 @@ def test_cancel_ends_running_and_queued_concepts_and_the_gang_stays(
     assert {runs.attempts(store, name)[0]["gang"] for name in ("cat", "dog")} == {1}
 
     assert runs.drive(batch).count("cancelled") == 4  # starting again does not bring them back, ...
-    command("retry", store.url, "--cancelled")  # ... but this does
+    runs.command("retry", store.url, "--cancelled")  # ... but this does
     ledger = Ledger(*load_plan(store.read_json("plan.json")), store)
     ledger.open()
     assert ledger.unfinished == 4

@@ -40,10 +40,10 @@ def test_a_killed_driver_loses_the_attempts_in_flight_and_nothing_else(
     (once_broken,), before = broken(store), result_times(store)
     assert 1 <= len(store.results()) < len(runs.NAMES)
 
-    told = json.loads(runs.run(tmp_path, "status", store.url, "--json", code=1))
+    told = json.loads(runs.command("status", store.url, "--json", code=1))
     assert told["state"] == "running" and [row["name"] for row in told["tasks"]] == list(runs.NAMES)
     store.write_json(STATUS_FILE, told | {"updated_at": told["updated_at"] - 60})
-    assert "its driver is gone" in runs.run(tmp_path, "status", store.url, code=1)
+    assert "its driver is gone" in runs.command("status", store.url, code=1)
 
     seen: dict[str, int] = {}
 

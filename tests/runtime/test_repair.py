@@ -16,8 +16,8 @@ from advanchor.methods import guarded_anchor, retune
 from advanchor.methods.adv_anchor import Settings
 from advanchor.models.base import Base
 from advanchor.runtime.accept import Gate, Tune, repair, tuner
+from advanchor.runtime.drive import Place
 from advanchor.runtime.fuse import FusionError, fuse, plan_fusion
-from advanchor.runtime.local import run_locally
 from advanchor.training import Context
 
 QUICK = Settings(steps=2, anchor_steps=2, batch_size=2, num_latents=2, latent_steps=2, lr=1e-2, anchor_lr=0.1)
@@ -70,7 +70,7 @@ def test_the_student_starts_at_the_given_delta(context: Context, tmp_path: Path)
 
 
 def tune_here(folder: Path) -> Tune:
-    return tuner(folder, lambda spec, tasks, store: run_locally(spec, tasks, store, lambda status: None), print)
+    return tuner(folder, Place(local=True), lambda status: None, print)
 
 
 def test_only_what_fails_is_tuned_again_and_it_can_still_leave(run: Path, base: Base, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from short_runs import command, run, start
 
-COMMAND = (sys.executable, "-m", "advanchor.cli")
 GALLERY = """
 model: pocket
 output: runs/gallery
@@ -24,22 +24,6 @@ concepts:
 evaluate: {num_prompts: 20, images_per_prompt: 2, retained_images_per_prompt: 1, solver: dpm, steps: 10}
 """
 GALLERY_METHOD = "steps: 70, anchor_steps: 10, lr: 7.0e-4, anchor_lr: 1.5e-3, batch_size: 4, num_latents: 32"
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    """The command in a folder, as a user would start it; Ray's files go to a home of its own."""
-    environment = os.environ | {"HOME": str(folder / "home")}
-    (folder / "home").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [*COMMAND, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def run(folder: Path, *arguments: str, code: int = 0) -> str:
-    process = start(folder, *arguments)
-    output, errors = process.communicate(timeout=400)
-    assert process.returncode == code, f"{arguments}: {output}\n{errors}"
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +37,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stray.write_text("raise SystemExit('imported from the current folder')\n")
     environment = os.environ | {"HOME": str(folder), "PYTHONSAFEPATH": "1"}  # what the console script does by itself
     done = subprocess.run(
-        [*COMMAND, "erase", "batch.yaml", "--json"],
+        [sys.executable, "-m", "advanchor.cli", "erase", "batch.yaml", "--json"],
         cwd=folder,
         env=environment,
         text=True,
@@ -96,15 +80,16 @@ def test_a_changed_evaluation_does_not_train_again(gallery: Path) -> None:
     assert {result["scores"]["num_images"]["erased"] for result in results(gallery)} == {4}
 
 
-def test_what_the_commands_show(gallery: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(run(gallery, "results", "runs/gallery", "--format", "csv"))))
+def test_what_the_commands_show(gallery: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(gallery)
+    rows = list(csv.DictReader(io.StringIO(command("results", "runs/gallery", "--format", "csv"))))
     assert [row["name"] for row in rows] == ["striped", "star"]
-    assert json.loads(run(gallery, "status", "runs/gallery", "--json"))["state"] == "finished"
+    assert json.loads(command("status", "runs/gallery", "--json"))["state"] == "finished"
     assert "striped" in run(gallery, "status", "runs/gallery")
-    assert "2 of them done" in run(gallery, "plan", "batch.yaml")
+    assert "2 of them done" in command("plan", "batch.yaml")
     assert "data:image/png" in (gallery / "runs/gallery/report/index.html").read_text()
     task = next(gallery.glob("runs/gallery/tasks/star-*"))
-    run(gallery, "generate", "a red star", "-e", str(task), "-o", "star.png", "--count", "2", "--steps", "4")
+    command("generate", "a red star", "-e", str(task), "-o", "star.png", "--count", "2", "--steps", "4")
     assert (gallery / "star.png").read_bytes().startswith(b"\x89PNG")
 
 

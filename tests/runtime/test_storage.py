@@ -12,8 +12,8 @@ import pytest
 import short_runs as runs
 from conftest import Storage
 
+from advanchor.runtime.drive import ClusterError
 from advanchor.runtime.files import Files, StoreError
-from advanchor.runtime.ray_cluster import ClusterError
 from advanchor.runtime.rehearsal import RehearsalCluster
 
 Deltas = dict[str, str]
@@ -108,8 +108,8 @@ def test_a_whole_run_on_s3(
     runs.run(tmp_path, "erase", str(batch))
     store = runs.store_of(batch)
     assert runs.deltas(store) == {name: undisturbed[name] for name in ("cat", "dog")}
-    assert "cat" in runs.run(tmp_path, "status", store.url) and "dog" in runs.run(tmp_path, "logs", store.url)
-    assert "cat" in runs.run(tmp_path, "results", store.url, "--format", "csv")
+    assert "cat" in runs.command("status", store.url) and "dog" in runs.command("logs", store.url)
+    assert "cat" in runs.command("results", store.url, "--format", "csv")
     assert store.read("report/index.html")
 
 

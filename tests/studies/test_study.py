@@ -22,8 +22,7 @@ def study(folder: Path, *options: str) -> str:
 def test_rivals(tmp_path: Path) -> None:
     page = study(tmp_path, "rivals")
     rows = json.loads((tmp_path / "pages/rivals.json").read_text())["rows"]
-    assert {row["kind"] for row in rows} == {"style", "explicit"}
-    assert len(rows) == 11 + 8  # the mark has no similar concept
+    assert {row["kind"] for row in rows} == {"style"} and len(rows) == 11
     assert all(row["erasures"] == 1 for row in rows)
     assert "| style | esd | 1 |" in page and page in (tmp_path / "pages/rivals.md").read_text() + "\n"
     assert (tmp_path / "pages/rivals.png").read_bytes().startswith(b"\x89PNG")
