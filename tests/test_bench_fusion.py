@@ -7,7 +7,7 @@ import torch
 
 from advanchor.artifacts import ArtifactError, pack, unpack, views
 from advanchor.bench import fusion_scale
-from advanchor.bench.fusion import harmonic, hidden_names, table
+from advanchor.bench.fusion import EDITS, edit_called, harmonic, hidden_names, table
 from advanchor.fusion.retain import Retain, weighted_prompts
 from advanchor.retained import mentions
 
@@ -27,9 +27,19 @@ def test_hidden_names_are_half_of_the_rest_and_no_retained_prompt_has_one() -> N
     assert told and not any(mentions(prompt, name) for prompt in told for name in hidden)
 
 
+def test_a_way_of_fusing_is_named_with_its_settings() -> None:
+    assert edit_called("joint UCE") is EDITS["joint UCE"]
+    assert callable(edit_called("closed_form, ridge=1e-3, told"))
+    with pytest.raises(ValueError, match=r"'closed from' is not one of .*did you mean 'closed_form'"):
+        edit_called("closed from")
+    with pytest.raises(ValueError, match="rigde"):
+        edit_called("closed_form, rigde=1e-3")
+
+
 def test_a_table_shows_percent_and_h_o() -> None:
     row = {
         "erased": 6,
+        "hidden": 97,
         "method": "closed_form",
         "acc_e": 0.052,
         "acc_s": 0.959,
@@ -37,7 +47,7 @@ def test_a_table_shows_percent_and_h_o() -> None:
         "object": 1.0,
         "style": None,
     }
-    assert "| 6 | closed_form | 5.2 | 95.9 | 0.953 | 100.0 | – |" in table([row])
+    assert "| 6 | 97 | closed_form | 5.2 | 95.9 | 0.953 | 100.0 | – |" in table([row])
 
 
 def test_sizes_are_stable_diffusion_1_4s() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from advanchor import models
+from advanchor import models, yaml_lines
 from advanchor.concepts import Concept
 from advanchor.evaluation import Evaluator
 from advanchor.evaluation.exam import Question, hits, recognised, share
+from advanchor.explain import choice
 from advanchor.fusion.gate import exams_of, retained_questions
 from advanchor.fusion.retain import Retain, kept
 from advanchor.fusion.solve import FusionSettings
@@ -27,13 +28,19 @@ from advanchor.runtime.fuse import base_tensors, finished, fuse, plan_fusion
 Edit = Callable[[Base, str, Sequence[Concept], Retain], Mapping[str, Tensor]]
 
 
-def by_fusion(method: str, scale: float | None = None) -> Edit:
-    """One of the product's own ways; scale: of task_arithmetic, divided by the square root of how many there are."""
+def by_fusion(method: str, scale: float | None = None, *, told: bool = False, **changed: Any) -> Edit:
+    """One of the product's own ways, with settings that differ.
+
+    scale: of task_arithmetic, divided by the square root of how many there are; told: nothing is hidden, which shows
+    what such an edit could do at best.
+    """
 
     def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> Mapping[str, Tensor]:
-        changes: dict[str, Any] = {"method": method}
+        changes: dict[str, Any] = {"method": method} | changed
         if scale is not None:
             changes["scale"] = scale / len(concepts) ** 0.5
+        if told:
+            retain = retain.model_copy(update={"exclude": ()})
         return fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base).delta
 
     return edit
@@ -63,13 +70,26 @@ EDITS: dict[str, Edit] = {
 }
 
 
+def edit_called(label: str) -> Edit:
+    """An entry of EDITS, or a way of fusing with settings: "closed_form, ridge=1e-3, told". Raises ValueError."""
+    name, *changes = label.split(", ")
+    if label in EDITS:
+        return EDITS[label]
+    if name not in ("closed_form", "anchor_edit"):
+        raise ValueError(choice(label, EDITS))
+    pairs = [change.split("=") for change in changes]
+    settings: dict[str, Any] = {pair[0]: yaml_lines.parse(pair[1]).data for pair in pairs if pair != ["told"]}
+    FusionSettings(method=name, **settings)  # type: ignore[arg-type]
+    return by_fusion(name, told=["told"] in pairs, **settings)
+
+
 def harmonic(acc_e: float, acc_s: float) -> float:
     """H_o = 2 / ( 1 / (1 - ACC_e) + 1 / ACC_s ), 0 where a term is infinite."""
     return 0.0 if acc_e >= 1 or acc_s <= 0 else 2 / (1 / (1 - acc_e) + 1 / acc_s)
 
 
 def hidden_names(erased: Sequence[str]) -> list[str]:
-    """Every second of the names that are never erased in this run."""
+    """Every second of the names that are not erased."""
     return [person.name for person in people() if person.name not in erased][1::2]
 
 
@@ -79,10 +99,8 @@ class Bench:
         self.concepts = [member.concept for member in finished(run, "closed_form").values()]
         self.base = models.load("pocket")
         self.evaluator = Evaluator(self.base, PocketScorer(), settings)
-        self.hidden = hidden_names([concept.name for concept in self.concepts])
-        self.retain = Retain(presets=("gallery/captions",), exclude=tuple(self.hidden))
 
-    def accuracies(self, concepts: Sequence[Concept]) -> dict[str, float | None]:
+    def accuracies(self, concepts: Sequence[Concept], hidden: Sequence[str]) -> dict[str, float | None]:
         """Of the model as it now is: ACC_e by kind and in all, ACC_s over hidden names, objects, styles and colours."""
         settings = self.evaluator.settings
         exams = {name: exam for name, exam in exams_of(self.evaluator, concepts).items() if exam}
@@ -94,7 +112,7 @@ class Bench:
             values = [left[concept.name] for concept in concepts if concept.kind == kind and concept.name in left]
             found[f"acc_e {kind}"] = sum(values) / len(values) if values else None
         questions = [q for q in retained_questions(list(exams.values())) if "identity" not in q.expected]
-        questions += [person_question(i, name) for i, name in enumerate(self.hidden)]
+        questions += [person_question(i, name) for i, name in enumerate(hidden)]
         copies = settings.retained_images_per_prompt
         answers = self.evaluator.see(questions, copies).answers
         asked: list[Question] = [question for question in questions for _ in range(copies)]
@@ -105,14 +123,16 @@ class Bench:
         """A row per count and method, the base's own first."""
         for count in counts:
             concepts = self.concepts[:count]
-            base = self.accuracies(concepts)
-            yield {"erased": count, "method": "base", **base}
+            hidden = hidden_names([concept.name for concept in concepts])
+            retain = Retain(presets=("gallery/captions",), exclude=tuple(hidden))
+            facts = {"erased": count, "hidden": len(hidden)}
+            yield facts | {"method": "base", **self.accuracies(concepts, hidden)}
             for name in edits:
-                delta = EDITS[name](self.base, self.run, concepts, self.retain)
+                delta = edit_called(name)(self.base, self.run, concepts, retain)
                 with applied(self.base.unet, delta):
-                    found = self.accuracies(concepts)
+                    found = self.accuracies(concepts, hidden)
                 h_o = harmonic(found["acc_e"] or 0.0, found["acc_s"] or 0.0)
-                yield {"erased": count, "method": name, **found, "h_o": h_o}
+                yield facts | {"method": name, **found, "h_o": h_o}
 
 
 def shapes(questions: Sequence[Question], values: Sequence[Any] | None = None) -> list[Any]:
@@ -122,8 +142,8 @@ def shapes(questions: Sequence[Question], values: Sequence[Any] | None = None) -
 
 
 COLUMNS = {
-    "erased": "erased", "method": "method", "acc_e": "ACC_e", "acc_s": "ACC_s", "h_o": "H_o", "object": "objects",
-    "style": "styles",
+    "erased": "erased", "hidden": "hidden", "method": "method", "acc_e": "ACC_e", "acc_s": "ACC_s", "h_o": "H_o",
+    "object": "objects", "style": "styles",
 }  # fmt: skip
 
 

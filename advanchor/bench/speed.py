@@ -54,9 +54,10 @@ class Row:
 
 
 def variants(trial: Trial, pack: int, processes: int) -> list[Variant]:
-    """(a) the authors' schedule, also without checkpoints, (b) ours, (c) ours packed, (d) packed in several processes that share the cores.
+    """(a) the authors' schedule, (b) ours, (c) ours packed, (d) packed in several processes that share the cores.
 
-    No (d) with fewer than two processes. What is scored is also erased by (a) with its gradients zeroed.
+    (a) also without checkpoints and, where it is scored, with its gradients zeroed. No (d) with fewer than two
+    processes.
     """
     ours, shared = replace(trial, variant="ours"), max(1, trial.threads // max(1, processes))
     packed = replace(ours, concepts=pack)

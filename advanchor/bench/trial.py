@@ -202,9 +202,8 @@ def measure(trial: Trial) -> Measured:
 
     begun, cpu_begun = time.perf_counter(), time.process_time()
     if student is not None:
-        deltas = [
-            authors.erase(context, student, settings, batches, zeroed=trial.variant == "authors, gradients zeroed")
-        ]
+        zeroed = trial.variant == "authors, gradients zeroed"
+        deltas = [authors.erase(context, student, settings, batches, zeroed=zeroed)]
     else:
         deltas = [erasure.delta for erasure in methods.erase(context, settings)]
     train_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_begun

@@ -97,7 +97,7 @@ def test_backward_passes_cost_what_they_should() -> None:
     counted = work.count("pocket")
     assert 0.9 < counted.to_embeddings / counted.forward < 1.2
     assert 1.9 < counted.to_all_weights / counted.forward < 2.1  # activations and all weights
-    assert 2.8 < counted.to_all_weights_checkpointed / counted.forward < 3.1  # and the forward once more
+    assert 2.6 < counted.to_all_weights_checkpointed / counted.forward < 3.0  # and the blocks once more
 
 
 def test_a_row_of_the_table_by_hand() -> None:
