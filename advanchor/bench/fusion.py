@@ -77,10 +77,10 @@ def edit_called(label: str) -> Edit:
         return EDITS[label]
     if name not in ("closed_form", "anchor_edit"):
         raise ValueError(choice(label, EDITS))
-    pairs = [change.split("=") for change in changes]
-    settings: dict[str, Any] = {pair[0]: yaml_lines.parse(pair[1]).data for pair in pairs if pair != ["told"]}
+    values = dict(change.partition("=")[::2] for change in changes)
+    settings: dict[str, Any] = {key: yaml_lines.parse(value).data for key, value in values.items() if key != "told"}
     FusionSettings(method=name, **settings)  # type: ignore[arg-type]
-    return by_fusion(name, told=["told"] in pairs, **settings)
+    return by_fusion(name, told="told" in values, **settings)
 
 
 def harmonic(acc_e: float, acc_s: float) -> float:
@@ -89,7 +89,7 @@ def harmonic(acc_e: float, acc_s: float) -> float:
 
 
 def hidden_names(erased: Sequence[str]) -> list[str]:
-    """Every second of the names that are not erased."""
+    """Every second of the names that are never erased in this run."""
     return [person.name for person in people() if person.name not in erased][1::2]
 
 
@@ -99,8 +99,10 @@ class Bench:
         self.concepts = [member.concept for member in finished(run, "closed_form").values()]
         self.base = models.load("pocket")
         self.evaluator = Evaluator(self.base, PocketScorer(), settings)
+        self.hidden = hidden_names([concept.name for concept in self.concepts])
+        self.retain = Retain(presets=("gallery/captions",), exclude=tuple(self.hidden))
 
-    def accuracies(self, concepts: Sequence[Concept], hidden: Sequence[str]) -> dict[str, float | None]:
+    def accuracies(self, concepts: Sequence[Concept]) -> dict[str, float | None]:
         """Of the model as it now is: ACC_e by kind and in all, ACC_s over hidden names, objects, styles and colours."""
         settings = self.evaluator.settings
         exams = {name: exam for name, exam in exams_of(self.evaluator, concepts).items() if exam}
@@ -112,7 +114,7 @@ class Bench:
             values = [left[concept.name] for concept in concepts if concept.kind == kind and concept.name in left]
             found[f"acc_e {kind}"] = sum(values) / len(values) if values else None
         questions = [q for q in retained_questions(list(exams.values())) if "identity" not in q.expected]
-        questions += [person_question(i, name) for i, name in enumerate(hidden)]
+        questions += [person_question(i, name) for i, name in enumerate(self.hidden)]
         copies = settings.retained_images_per_prompt
         answers = self.evaluator.see(questions, copies).answers
         asked: list[Question] = [question for question in questions for _ in range(copies)]
@@ -123,16 +125,13 @@ class Bench:
         """A row per count and method, the base's own first."""
         for count in counts:
             concepts = self.concepts[:count]
-            hidden = hidden_names([concept.name for concept in concepts])
-            retain = Retain(presets=("gallery/captions",), exclude=tuple(hidden))
-            facts = {"erased": count, "hidden": len(hidden)}
-            yield facts | {"method": "base", **self.accuracies(concepts, hidden)}
+            yield {"erased": count, "method": "base", **self.accuracies(concepts)}
             for name in edits:
-                delta = edit_called(name)(self.base, self.run, concepts, retain)
+                delta = edit_called(name)(self.base, self.run, concepts, self.retain)
                 with applied(self.base.unet, delta):
-                    found = self.accuracies(concepts, hidden)
+                    found = self.accuracies(concepts)
                 h_o = harmonic(found["acc_e"] or 0.0, found["acc_s"] or 0.0)
-                yield facts | {"method": name, **found, "h_o": h_o}
+                yield {"erased": count, "method": name, **found, "h_o": h_o}
 
 
 def shapes(questions: Sequence[Question], values: Sequence[Any] | None = None) -> list[Any]:
@@ -142,7 +141,7 @@ def shapes(questions: Sequence[Question], values: Sequence[Any] | None = None) -
 
 
 COLUMNS = {
-    "erased": "erased", "hidden": "hidden", "method": "method", "acc_e": "ACC_e", "acc_s": "ACC_s", "h_o": "H_o",
+    "erased": "erased", "method": "method", "acc_e": "ACC_e", "acc_s": "ACC_s", "h_o": "H_o",
     "object": "objects", "style": "styles",
 }  # fmt: skip
 

@@ -120,7 +120,7 @@ def fusion(
         print(json.dumps(row), flush=True)
         rows.append(row)
     seed = examined.evaluator.settings.seed
-    note = f"\n`{command}`; evaluation seed {seed}; ACC_s over hidden names\n"
+    note = f"\n`{command}`; evaluation seed {seed}; ACC_s over {len(examined.hidden)} hidden names\n"
     print(bench.table(rows) + note)
     bench.write(output, "gallery.md", bench.table(rows) + note)
     bench.write(output, "gallery.json", json.dumps({"command": command, "rows": rows}, indent=2))
