@@ -77,7 +77,7 @@ def edit_called(label: str) -> Edit:
         return EDITS[label]
     if name not in ("closed_form", "anchor_edit"):
         raise ValueError(choice(label, EDITS))
-    values = dict(change.partition("=")[::2] for change in changes)
+    values = {key: value for key, _, value in (change.partition("=") for change in changes)}
     settings: dict[str, Any] = {key: yaml_lines.parse(value).data for key, value in values.items() if key != "told"}
     FusionSettings(method=name, **settings)  # type: ignore[arg-type]
     return by_fusion(name, told="told" in values, **settings)
