@@ -14,8 +14,8 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/advanchor erase configs/gallery.yaml
 
-test: .venv/ready  # in two processes; what each has to say comes when it has ended
-	$(MAKE) --jobs=2 --keep-going --output-sync=target --no-print-directory test-cluster test-rest
+test: .venv/ready  # in two processes, whose lines mix
+	$(MAKE) --jobs=2 --keep-going --output-sync=line --no-print-directory test-cluster test-rest
 
 test-cluster: .venv/ready
 	$(BIN)/pytest -m cluster

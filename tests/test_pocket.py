@@ -63,7 +63,7 @@ def test_the_classifier_reads_drawn_pictures(gallery: tuple[Base, PocketScorer])
 def test_it_draws_what_prompts_ask_for(gallery: tuple[Base, PocketScorer]) -> None:
     found = measure(*gallery, count=60)
     assert all(found[name] >= 0.88 for name in ("object", "style", "colour", "identity", "mark")), found
-    assert found["mark unasked"] <= 0.05
+    assert found["mark unasked"] <= 0.1  # of 36 pictures
     assert 0.15 <= found["mark when hinted at"] <= 0.75
 
 
