@@ -19,10 +19,10 @@ from advanchor.concepts import PRESETS, Concept, default_prompts
 from advanchor.delta import Delta
 from advanchor.engine import TorchEngine
 from advanchor.evaluation import EvaluationSettings, Evaluator
-from advanchor.methods.adv_anchor import Settings
+from advanchor.methods.adv_anchor import Anchor, Settings
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer
-from advanchor.training import Context
+from advanchor.training import Batch, Context
 
 VARIANTS = ("authors", "authors, all activations kept", "authors, gradients zeroed", "ours")
 
@@ -122,7 +122,24 @@ def compiled_blocks(base: Base) -> None:
     base.unet.compile_repeated_blocks(dynamic=False)  # type: ignore[operator]
 
 
-LEVERS: dict[str, Callable[[Base], None]] = {"channels_last": channels_last, "compile": compiled_blocks}
+def masked(_: Base) -> None:
+    """Concepts whose search has stopped stay in the batch, so that its shape is fixed; they take no more steps."""
+
+    def search(self: Anchor, batch: Batch) -> None:
+        if self.settings.reset_anchor_optimizer:
+            self.reset_optimizer()
+        for _ in range(self.settings.anchor_steps):
+            if not self.step(batch):
+                break
+
+    Anchor.search = search  # type: ignore[method-assign] # of this process, which measures nothing else
+
+
+LEVERS: dict[str, Callable[[Base], None]] = {
+    "channels_last": channels_last,
+    "compile": compiled_blocks,
+    "stopped concepts masked": masked,
+}
 
 
 def load(trial: Trial, device: str) -> Base:
@@ -164,6 +181,35 @@ def matmul_flops(device: str, dtype: torch.dtype, size: int = 2048) -> float:
     return 2 * size**3 / best
 
 
+def prepared(
+    trial: Trial, context: Context, latents: Tensor, rows: dict[str, float], clock: Clock
+) -> Callable[[], list[dict[str, Tensor]]]:
+    """The variant's erasing, which gives the deltas; what goes through its UNets is counted and timed."""
+    base, settings = context.base, trial.settings()
+    if trial.variant == "ours":
+        layer = next(iter(context.delta.layers.values()))
+        count_rows(base.unet, rows, lambda: "to_delta" if layer.scale else "to_embeddings")
+
+        def erase() -> list[dict[str, Tensor]]:
+            return [erasure.delta for erasure in methods.erase(context, settings)]
+
+    else:
+        context.delta.detach()
+        checkpointed, zeroed = "kept" not in trial.variant, "zeroed" in trial.variant
+        student = authors.second_unet(base.unet, checkpointed=checkpointed)
+        for unet in (base.unet, student):
+            count_rows(unet, rows, lambda: "to_all_weights_checkpointed" if checkpointed else "to_all_weights")
+        clock.wrap(student, "forward")
+        batches = context.batches(settings, latents)
+
+        def erase() -> list[dict[str, Tensor]]:
+            return [authors.erase(context, student, settings, batches, zeroed=zeroed)]
+
+    for owner, name in ((base.unet, "forward"), (torch.autograd, "grad"), (torch.Tensor, "backward")):
+        clock.wrap(owner, name)
+    return erase
+
+
 def measure(trial: Trial) -> Measured:
     start_s = time.time() - psutil.Process().create_time()
     torch.set_num_threads(trial.threads)
@@ -185,27 +231,10 @@ def measure(trial: Trial) -> Measured:
     latents_s = time.perf_counter() - begun
     context.latents = lambda _: latents  # type: ignore[method-assign] # a column of its own
 
-    if trial.variant != "ours":
-        delta.detach()
-        checkpointed = trial.variant != "authors, all activations kept"
-        student = authors.second_unet(base.unet, checkpointed=checkpointed)
-        for unet in (base.unet, student):
-            count_rows(unet, rows, lambda: "to_all_weights_checkpointed" if checkpointed else "to_all_weights")
-        clock.wrap(student, "forward")
-        batches = context.batches(settings, latents)
-    else:
-        student, batches, layer = None, [], next(iter(delta.layers.values()))
-        count_rows(base.unet, rows, lambda: "to_delta" if layer.scale else "to_embeddings")
-    for owner, name in ((base.unet, "forward"), (torch.autograd, "grad"), (torch.Tensor, "backward")):
-        clock.wrap(owner, name)
+    erase = prepared(trial, context, latents, rows, clock)
     peak_mb(forget=True)
-
     begun, cpu_begun = time.perf_counter(), time.process_time()
-    if student is not None:
-        zeroed = trial.variant == "authors, gradients zeroed"
-        deltas = [authors.erase(context, student, settings, batches, zeroed=zeroed)]
-    else:
-        deltas = [erasure.delta for erasure in methods.erase(context, settings)]
+    deltas = erase()
     train_s, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_begun
     peak = peak_mb()
     scores = score(context.concepts[0], deltas[0]) if trial.evaluate else {}

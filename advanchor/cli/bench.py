@@ -151,7 +151,7 @@ def speed(
     side: Annotated[int, typer.Option(help="Of sd14's and sdxl's latents.", min=8)] = 8,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the first concept too (pocket only).")] = False,
     levers: Annotated[
-        bool, typer.Option("--levers", help="Instead: packs with channels_last, compiled blocks, bf16, one at a time.")
+        bool, typer.Option("--levers", help="Instead: packs with one lever at a time, which docs/speed.md lists.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write every measurement to a JSON file.")

@@ -29,9 +29,8 @@ class RehearsalCluster:
     def __init__(self, nodes: int, *, cpus: int = 1, gpus: int = 0, dashboard_port: int | None = None) -> None:
         self.cpus, self.gpus = cpus, gpus
         board = {"include_dashboard": dashboard_port is not None, "dashboard_port": dashboard_port}
-        self.ray = Cluster(
-            initialize_head=True, head_node_args={**NODE, **board, **resources(0, 0), "node_ip_address": HEAD_IP}
-        )
+        own = {"node_ip_address": HEAD_IP, "dashboard_agent_listen_port": None}  # any port, as other nodes have
+        self.ray = Cluster(initialize_head=True, head_node_args={**NODE, **board, **own, **resources(0, 0)})
         self.num_nodes, self.num_added = nodes, 0
         self.mend()
 

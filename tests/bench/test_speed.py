@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from advanchor import methods
 from advanchor.bench import authors, shapes, work
 from advanchor.bench.speed import Variant, markdown, run_processes, summary, variants
-from advanchor.bench.trial import VARIANTS, Measured, Trial, count_rows
+from advanchor.bench.trial import LEVERS, VARIANTS, Measured, Trial, count_rows
 from advanchor.bench.work import Work
 from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import TorchEngine
-from advanchor.methods.adv_anchor import Settings
+from advanchor.methods.adv_anchor import Anchor, Settings
 from advanchor.models.base import Base
 from advanchor.training import Context
 
@@ -77,6 +77,28 @@ def test_both_unets_of_the_authors_are_open_and_only_cross_attention_changes(con
     assert student.get_parameter("conv_out.weight").grad is not None
     changed = {name for name, p in student.named_parameters() if not torch.equal(p, before[name])}
     assert changed and all("attn2" in name for name in changed)
+
+
+def test_masked_concepts_stay_in_the_batch_and_take_no_steps(
+    base: Base, concept: Concept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first concept's neutral prompts are its own, so that its loss is 0 from the start."""
+    found, same = {}, concept.model_copy(update={"neutral": tuple(t.format(concept.name) for t in concept.templates)})
+    settings = SETTINGS.model_copy(update={"trained_weights": "cross_attention_kv", "anchor_lr": 1e-2})
+    monkeypatch.setattr(Anchor, "search", Anchor.search)  # and back, when masked() has changed it
+    for lever in (lambda _: None, LEVERS["stopped concepts masked"]):
+        lever(base)
+        delta, rows = Delta(base.unet, "cross_attention_kv", slots=2), []
+        context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, [same, concept], [0, 1])
+        handle = base.unet.register_forward_pre_hook(lambda module, given, rows=rows: rows.append(len(given[0])))
+        found[len(found)] = methods.erase(context, settings), rows
+        handle.remove()
+        delta.detach()
+    (dropped, fewer), (masked, more) = found.values()
+    assert sum(more) == sum(fewer) + STEPS * (ANCHOR_STEPS - 1)
+    for a, b in zip(dropped, masked, strict=True):
+        assert a.e_adv is not None and b.e_adv is not None
+        torch.testing.assert_close(a.e_adv, b.e_adv)
 
 
 def test_published_shapes_have_their_published_sizes() -> None:
