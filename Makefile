@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -c '' 2>/dev/null && echo python3.12 || echo python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-rest lint types format clean
+.PHONY: demo test lint types format clean
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "Python 3.11 or 3.12 is needed: make PYTHON=python3.12"'
@@ -14,14 +14,8 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/advanchor erase configs/gallery.yaml
 
-test: .venv/ready  # in two processes, whose lines mix
-	$(MAKE) --jobs=2 --keep-going --output-sync=line --no-print-directory test-cluster test-rest
-
-test-cluster: .venv/ready
-	$(BIN)/pytest -m cluster
-
-test-rest: .venv/ready
-	$(BIN)/pytest -m "not cluster"
+test: .venv/ready  # file by file in three processes, whose clusters mostly wait; in order, so that short files come last
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff check .

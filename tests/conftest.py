@@ -87,12 +87,6 @@ def new_unet() -> UNet2DConditionModel:
     )
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests on the one real cluster, which mostly wait, are marked: `make test` runs them beside all others."""
-    if "whole_cluster" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.cluster)
-
-
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)

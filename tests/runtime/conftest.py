@@ -1,10 +1,11 @@
-"""One real Ray cluster for all tests: a head and two nodes with two CPUs each, and an S3 server that they can reach."""
+"""A real Ray cluster for the tests of a process: a head, two nodes of two CPUs, and an S3 server that they reach."""
 
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import fusing
 import pytest
 import short_runs as runs
 from moto.server import ThreadedMotoServer
@@ -96,3 +97,9 @@ def undisturbed(undisturbed_run: runs.Store) -> dict[str, str]:
 def task_seconds(undisturbed_run: runs.Store) -> float:
     """How long a task takes here and now."""
     return max(sum(result["seconds"].values()) for result in undisturbed_run.results())
+
+
+@pytest.fixture(scope="session")
+def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with the finished erasures that fusions are made of."""
+    return Path(fusing.erase(tiny_base, tmp_path_factory.mktemp("run")))

@@ -1,11 +1,12 @@
 """Repairs: the student starts at the fused delta, and a repaired concept can still be taken out."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_fuse import close, erase, made
+from fusing import close, made
 
 from advanchor import methods
 from advanchor.artifacts import ArtifactError, pack_delta, sha256
@@ -18,14 +19,10 @@ from advanchor.models.base import Base
 from advanchor.runtime.accept import Gate, Tune, repair, tuner
 from advanchor.runtime.drive import Place
 from advanchor.runtime.fuse import FusionError, fuse, plan_fusion
+from advanchor.runtime.rehearsal import RehearsalCluster
 from advanchor.training import Context
 
 QUICK = Settings(steps=2, anchor_steps=2, batch_size=2, num_latents=2, latent_steps=2, lr=1e-2, anchor_lr=0.1)
-
-
-@pytest.fixture(scope="module")
-def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(erase(tiny_base, tmp_path_factory.mktemp("run")))
 
 
 class Ruler(Gate):
@@ -86,6 +83,21 @@ def test_only_what_fails_is_tuned_again_and_it_can_still_leave(run: Path, base: 
     write_fused(better, folder, repairs=files)
     without = fuse(plan_fusion([str(folder)], without=["star"]), base)
     assert close(without.delta, made(run, base, without=["star"]).delta, 1e-4)
+
+
+def test_concepts_are_repaired_side_by_side_on_gangs(
+    run: Path, base: Base, cluster: RehearsalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("advanchor.runtime.ray_cluster.connected", lambda *_, **__: nullcontext())  # it already is
+    fusion, failing, gangs = made(run, base), ("star", "circle"), []
+    wanted = {name: moved(base, fusion, name) * (1.2 if name in failing else 0.5) for name in fusion.members}
+    gate = Ruler(base, wanted)
+    fusion.verdict = gate.verdict(fusion)
+    tune = tuner(tmp_path / "work", Place(), lambda status: gangs.append(status.gangs), print)
+    better, files = repair(fusion, gate, tmp_path / "fused", tune, print)
+    assert max(gangs) == 2 and better is not fusion
+    assert {path.removeprefix("repairs/").partition("-")[0] for path in files} == set(failing)
+    assert all(moved(base, better, name) > 1.05 * moved(base, fusion, name) for name in failing)
 
 
 def test_a_round_that_brings_nothing_is_forgotten(run: Path, base: Base, tmp_path: Path) -> None:
