@@ -11,6 +11,7 @@ from advanchor.artifacts import apply_delta, pack, pack_delta
 from advanchor.concepts import Concept, default_prompts
 from advanchor.delta import Delta, DeltaLinear
 from advanchor.engine import TorchEngine
+from advanchor.fusion.neurons import apply_neurons
 from advanchor.latents import default_cache
 from advanchor.models import short_name
 from advanchor.models.base import Base
@@ -87,15 +88,22 @@ def erase(
 
 
 def apply(pipeline: Any, path: str | Path, scale: float = 1.0) -> None:
-    """Put an erasure on a stock pipeline: a delta file, or a folder that holds one. Raises ArtifactError."""
-    apply_delta(pipeline.unet, delta_file(Path(path)), scale)
+    """Put an erasure on a stock pipeline: a delta file, or a folder that holds one. Raises ArtifactError.
+
+    Of a fusion by neurons, the text encoder grows; `scale` is then how far they lead.
+    """
+    file = delta_file(Path(path))
+    if file.name.startswith("neurons"):
+        apply_neurons(pipeline.text_encoder, file, scale)
+    else:
+        apply_delta(pipeline.unet, file, scale)
 
 
 def delta_file(path: Path) -> Path:
-    """The delta in a task's or an export's folder; a file stands for itself. FileNotFoundError if there is none."""
+    """The delta in a task's or a fusion's folder; a file stands for itself. FileNotFoundError if there is none."""
     if path.is_file():
         return path
-    if found := sorted(path.glob("delta*.safetensors")):
+    if found := [*sorted(path.glob("delta*.safetensors")), *path.glob("neurons.safetensors")]:
         return found[0]
     raise FileNotFoundError(f"{path} is neither a delta file nor a folder with one")
 

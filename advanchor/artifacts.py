@@ -88,15 +88,30 @@ def apply_delta(unet: nn.Module, path: Path, scale: float = 1.0) -> None:
     """Add scale * dW to the weights of a stock UNet, in place.
 
     Raises ArtifactError, and changes nothing, if a tensor is missing or is not the one that the delta was made from.
-    Further deltas of the same base may follow: the base's digests are remembered on the module.
     """
     tensors, metadata = unpack(path.read_bytes(), str(path))
+    check_base(unet, tensors, metadata, path)
     parameters = dict(unet.named_parameters())
+    for name, tensor in tensors.items():
+        if tensor.shape != parameters[name].shape:
+            raise ArtifactError(f"{path}: tensor {name!r} has another shape than the model's")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            weight = parameters[name]
+            weight.copy_(weight.float() + scale * tensor.to(weight.device, torch.float32))
+
+
+def check_base(module: nn.Module, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], path: Path) -> None:
+    """Raises ArtifactError if a tensor is missing in a module or is not the one that a file was made from.
+
+    The digests of what the module was at first are remembered on it, so that further files of the same base may follow.
+    """
+    parameters = dict(module.named_parameters())
     if missing := sorted(tensors.keys() - parameters.keys()):
         raise ArtifactError(f"{path}: this model has no tensor {missing[0]!r} ({len(missing)} are missing)")
-    known = unet.__dict__.setdefault("advanchor_base_tensors", {})
+    known = module.__dict__.setdefault("advanchor_base_tensors", {})
     expected = metadata.get("base_tensors", {})
-    for name, tensor in tensors.items():
+    for name in tensors:
         if name not in known:
             known[name] = tensor_digest(parameters[name])
         if known[name] != expected.get(name):
@@ -104,9 +119,3 @@ def apply_delta(unet: nn.Module, path: Path, scale: float = 1.0) -> None:
                 f"{path} was made from another base: tensor {name!r} has digest {known[name][:12]}, "
                 f"the delta expects {str(expected.get(name))[:12]} ({metadata.get('base', 'unknown base')})"
             )
-        if tensor.shape != parameters[name].shape:
-            raise ArtifactError(f"{path}: tensor {name!r} has another shape than the model's")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            weight = parameters[name]
-            weight.copy_(weight.float() + scale * tensor.to(weight.device, torch.float32))

@@ -5,16 +5,17 @@ Half of the retained names are hidden from every method; ACC_s counts those only
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from advanchor import models, yaml_lines
+from advanchor.bench import joint
 from advanchor.concepts import Concept
 from advanchor.evaluation import Evaluator
 from advanchor.evaluation.exam import Question, hits, recognised, share
 from advanchor.explain import choice
+from advanchor.fusion.artifact import applied
 from advanchor.fusion.gate import exams_of, retained_questions
 from advanchor.fusion.retain import Retain, kept
 from advanchor.fusion.solve import FusionSettings
@@ -22,10 +23,11 @@ from advanchor.methods import uce
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer, person_question
 from advanchor.pocket.world import people
-from advanchor.runtime.accept import Examination, applied
+from advanchor.runtime.accept import Examination
 from advanchor.runtime.fuse import base_tensors, finished, fuse, plan_fusion
 
-Edit = Callable[[Base, str, Sequence[Concept], Retain], Mapping[str, Tensor]]
+COPIES = 4  # pictures of every prompt that is retained: 100 of 25 hidden names
+Edit = Callable[[Base, str, Sequence[Concept], Retain], AbstractContextManager]  # inside it the base is edited
 
 
 def by_fusion(method: str, scale: float | None = None, *, told: bool = False, **changed: Any) -> Edit:
@@ -35,13 +37,13 @@ def by_fusion(method: str, scale: float | None = None, *, told: bool = False, **
     what such an edit could do at best.
     """
 
-    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> Mapping[str, Tensor]:
+    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
         changes: dict[str, Any] = {"method": method} | changed
         if scale is not None:
             changes["scale"] = scale / len(concepts) ** 0.5
         if told:
             retain = retain.model_copy(update={"exclude": ()})
-        return fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base).delta
+        return fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base).on(base)
 
     return edit
 
@@ -52,19 +54,27 @@ def by_uce(tokens: str) -> Edit:
     With the authors' weight of 1 for each prompt, so many of them leave nothing erased.
     """
 
-    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> Mapping[str, Tensor]:
+    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
         prompts = kept(base, retain, concepts, FusionSettings()).weights
         weight = sum(len(concept.templates) for concept in concepts) / max(len(prompts), 1)
         settings = uce.Settings(tokens=tokens, preserve=tuple(prompts), preserve_weight=weight)  # type: ignore[arg-type]
-        return uce.joint_edit(base, concepts, settings, base_tensors(base, None))
+        return applied(base.unet, uce.joint_edit(base, concepts, settings, base_tensors(base, None)))
 
     return edit
+
+
+def by_training(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
+    """One delta trained on all of them."""
+    members = finished(run, "anchor_edit")
+    return applied(base.unet, joint.train(base, [members[concept.name] for concept in concepts]))
 
 
 EDITS: dict[str, Edit] = {
     "closed_form": by_fusion("closed_form"),
     "anchor_edit": by_fusion("anchor_edit"),
+    "neurons": by_fusion("neurons"),
     "task_arithmetic": by_fusion("task_arithmetic", 1.0),
+    "trained jointly": by_training,
     "joint UCE": by_uce("last"),
     "joint UCE, later tokens": by_uce("last_and_later"),
 }
@@ -75,7 +85,7 @@ def edit_called(label: str) -> Edit:
     name, *changes = label.split(", ")
     if label in EDITS:
         return EDITS[label]
-    if name not in ("closed_form", "anchor_edit"):
+    if name not in ("closed_form", "anchor_edit", "neurons"):
         raise ValueError(choice(label, EDITS))
     values = {key: value for key, _, value in (change.partition("=") for change in changes)}
     settings: dict[str, Any] = {key: yaml_lines.parse(value).data for key, value in values.items() if key != "told"}
@@ -127,8 +137,7 @@ class Bench:
             concepts = self.concepts[:count]
             yield {"erased": count, "method": "base", **self.accuracies(concepts)}
             for name in edits:
-                delta = edit_called(name)(self.base, self.run, concepts, self.retain)
-                with applied(self.base.unet, delta):
+                with edit_called(name)(self.base, self.run, concepts, self.retain):
                     found = self.accuracies(concepts)
                 h_o = harmonic(found["acc_e"] or 0.0, found["acc_s"] or 0.0)
                 yield {"erased": count, "method": name, **found, "h_o": h_o}

@@ -113,7 +113,7 @@ def fusion(
             bench.edit_called(label)
     except ValueError as error:
         common.fail(f"--method {error}")
-    examined = bench.Bench(run, Examination())
+    examined = bench.Bench(run, Examination(retained_images_per_prompt=bench.COPIES))
     wanted = counts or [n for n in (1, 10, 25, 50, 100, 150) if n <= len(examined.concepts)]
     rows = []
     for row in examined.rows(wanted, methods or list(bench.EDITS)):

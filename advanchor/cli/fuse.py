@@ -24,6 +24,7 @@ class Method(enum.StrEnum):
     closed_form = "closed_form"
     anchor_edit = "anchor_edit"
     task_arithmetic = "task_arithmetic"
+    neurons = "neurons"
 
 
 Names = list[str] | None
@@ -59,7 +60,7 @@ def fuse(
     insecure_no_token: Insecure = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """Fuse finished erasures into one delta. Exit code 1 if a concept, or what is retained, falls below its bar."""
+    """Fuse finished erasures into one model. Exit code 1 if a concept, or what is retained, falls below its bar."""
     common.quiet()
     from advanchor import models
     from advanchor.fusion.artifact import write_fused
@@ -138,10 +139,9 @@ def working_folder(output: Path) -> Path:
 
 def pipeline_writer(base: "Base", fusion: "Fusion") -> Callable[[Path], None]:
     """Writes the fused model as a diffusers pipeline."""
-    from advanchor.runtime.accept import applied
 
     def write(folder: Path) -> None:
-        with applied(base.unet, fusion.delta):
+        with fusion.on(base):
             base.pipeline.save_pretrained(folder, safe_serialization=True)
 
     return write

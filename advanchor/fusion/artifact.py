@@ -2,28 +2,34 @@
 
     fused.json   delta.safetensors   totals.safetensors   [pipeline/]   [repairs/]
 
-The folder appears as a whole or not at all. delta.safetensors is a delta like any task's: `advanchor.apply` reads it.
+The folder appears as a whole or not at all. delta.safetensors is a delta like any task's; neurons.safetensors, which
+stands in its place after a fusion by neurons, is about the text encoder. `advanchor.apply` reads both.
 """
 
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from advanchor.artifacts import ArtifactError, pack, pack_delta, sha256, unpack
 from advanchor.concepts import Concept
+from advanchor.fusion.neurons import grown
 from advanchor.fusion.retain import Retain
 from advanchor.fusion.solve import FusionSettings
+from advanchor.models.base import Base
 
 FUSED = "fused.json"
-DELTA, TOTALS, PIPELINE, REPAIRS = "delta.safetensors", "totals.safetensors", "pipeline", "repairs"
+DELTA, NEURONS, TOTALS = "delta.safetensors", "neurons.safetensors", "totals.safetensors"
+PIPELINE, REPAIRS = "pipeline", "repairs"
 
 
 class Member(BaseModel):
@@ -52,14 +58,21 @@ class Fusion:
     retain: Retain
     members: dict[str, Member]  # by the concept's name
     totals: dict[str, Tensor]  # float64
-    delta: dict[str, Tensor]  # float32
+    delta: dict[str, Tensor]  # float32: of the UNet, or neurons of the text encoder
     base_tensors: dict[str, Tensor]  # W0 by the delta's names
     facts: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
 
     def files(self) -> dict[str, bytes]:
         metadata = {"base": self.base, "base_digest": self.base_digest, "fused": sorted(self.members)}
-        return {DELTA: pack_delta(self.delta, self.base_tensors, metadata), TOTALS: pack(self.totals, metadata)}
+        name = NEURONS if self.settings.method == "neurons" else DELTA
+        return {name: pack_delta(self.delta, self.base_tensors, metadata), TOTALS: pack(self.totals, metadata)}
+
+    def on(self, base: Base) -> AbstractContextManager[None]:
+        """The base is the fused model inside this block, and itself, bit for bit, after it."""
+        if self.settings.method == "neurons":
+            return grown(base.text_encoder, self.delta)
+        return applied(base.unet, self.delta)
 
     def to_json(self, files: Mapping[str, bytes]) -> dict[str, Any]:
         return {
@@ -72,6 +85,22 @@ class Fusion:
             "verdict": self.verdict,
             "files": {name: {"sha256": sha256(data), "bytes": len(data)} for name, data in files.items()},
         }
+
+
+@contextmanager
+def applied(unet: nn.Module, delta: Mapping[str, Tensor]) -> Iterator[None]:
+    """The weights are W0 + dW inside this block, and W0 again, bit for bit, after it."""
+    parameters = dict(unet.named_parameters())
+    before = {name: parameters[name].detach().clone() for name in delta}
+    try:
+        with torch.no_grad():
+            for name, tensor in delta.items():
+                parameters[name].copy_(parameters[name].float() + tensor.to(parameters[name].device))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in before.items():
+                parameters[name].copy_(tensor)
 
 
 def is_fused(folder: str | Path) -> bool:

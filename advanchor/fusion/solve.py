@@ -15,8 +15,9 @@ class FusionSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["closed_form", "anchor_edit", "task_arithmetic"] = Field(
-        default="closed_form", description="from the deltas, from the anchors alone, or the plain sum of the deltas"
+    method: Literal["closed_form", "anchor_edit", "task_arithmetic", "neurons"] = Field(
+        default="closed_form",
+        description="from the deltas; from the anchors; the sum of the deltas; anchors as neurons of the text encoder",
     )
     retain_weight: float = Field(
         default=1.0, ge=0, description="gamma: weight of all retained prompts together relative to all concepts"
@@ -29,6 +30,16 @@ class FusionSettings(BaseModel):
     )
     empty_weight: float = Field(default=1.0, ge=0, description="that weight, relative to all concepts")
     scale: float = Field(default=1.0, gt=0, description="alpha, of task_arithmetic only")
+    towards: Literal["anchor", "neutral"] = Field(
+        default="anchor", description="what neurons lead to: the learned anchor, or the neutral prompt"
+    )
+    reach: int = Field(default=8, ge=0, description="neurons cover so many tokens after a concept's last one, too")
+    threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="score at which neurons begin to speak: 1 is the concept, 0 what is retained",
+    )
 
 
 def closed_form(totals: Mapping[str, Tensor], retained: Tensor, kept: Tensor, ridge: float) -> dict[str, Tensor]:

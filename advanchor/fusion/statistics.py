@@ -5,7 +5,8 @@
     shift_i  = (E_a,i - E_i) E_i^T  (D, D)      the same for every projection (anchor_edit)
 
 A contribution is a dictionary of tensors: "gram" with the targets by the names of the projections' weights, or with
-"shift". Contributions add up, so a concept is taken out by subtracting what it brought in.
+"shift". Contributions add up, so a concept is taken out by subtracting what it brought in. What is named "own/..."
+belongs to one concept (neurons.py): it comes and goes as a whole.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.models.base import Base
 from advanchor.text import fill, later_tokens, pad_to_prompt
 
-GRAM, SHIFT = "gram", "shift"
+GRAM, SHIFT, OWN = "gram", "shift", "own/"
 FUSABLE = "cross_attention_kv"  # the trained_weights whose inputs are token embeddings, which closed forms need
 
 
@@ -54,10 +55,15 @@ def anchor_conditioning(
 
 def accumulate(totals: dict[str, Tensor], contribution: Mapping[str, Tensor], sign: float = 1.0) -> None:
     """totals += sign * contribution, in float64 and in place. ValueError if the two do not belong together."""
-    if totals and totals.keys() != contribution.keys():
-        odd = min(totals.keys() ^ contribution.keys())
-        raise ValueError(f"contributions of different kinds do not add up: only one of them has {odd!r}")
+    summed, adding = ({name for name in names if not name.startswith(OWN)} for names in (totals, contribution))
+    if totals and summed != adding:
+        raise ValueError(
+            f"contributions of different kinds do not add up: only one of them has {min(summed ^ adding)!r}"
+        )
     for name, tensor in contribution.items():
+        if name.startswith(OWN) and sign < 0:
+            totals.pop(name, None)
+            continue
         if name not in totals:
             totals[name] = torch.zeros(tensor.shape, dtype=torch.float64)
         totals[name].add_(tensor, alpha=sign)

@@ -1,13 +1,11 @@
 """The acceptance gate and its repairs: examine a fusion, tune again what fell short, fuse again."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from advanchor.artifacts import pack, pack_delta, sha256, unpack
 from advanchor.evaluation import EvaluationSettings, Evaluator
@@ -42,22 +40,6 @@ REPAIR_WEIGHT = 2.0  # of a repaired concept in the sums, relative to the others
 Say = Callable[[str], None]
 
 
-@contextmanager
-def applied(unet: nn.Module, delta: Mapping[str, Tensor]) -> Iterator[None]:
-    """The weights are W0 + dW inside this block, and W0 again, bit for bit, after it."""
-    parameters = dict(unet.named_parameters())
-    before = {name: parameters[name].detach().clone() for name in delta}
-    try:
-        with torch.no_grad():
-            for name, tensor in delta.items():
-                parameters[name].copy_(parameters[name].float() + tensor.to(parameters[name].device))
-        yield
-    finally:
-        with torch.no_grad():
-            for name, tensor in before.items():
-                parameters[name].copy_(tensor)
-
-
 class Gate:
     """Examines fusions of one base; what the base itself makes of the questions is remembered."""
 
@@ -69,7 +51,7 @@ class Gate:
         members = fusion.members.values()
         alone = {name: member.ua for name, member in fusion.members.items()}
         concepts = [member.concept for member in members]
-        return examine(self.evaluator, concepts, lambda: applied(self.base.unet, fusion.delta), self.bars, alone)
+        return examine(self.evaluator, concepts, lambda: fusion.on(self.base), self.bars, alone)
 
 
 def make_gate(base: Base, settings: EvaluationSettings, bars: Bars) -> Gate | None:
@@ -136,7 +118,7 @@ def repaired(
     for name, new in found.items():
         old = members[name]
         data = files[old.path] if old.path in files else read_member(old)
-        accumulate(totals, contribution(base, old, data, "closed_form"), sign=-1.0)
+        accumulate(totals, contribution(base, old, data, fusion.settings), sign=-1.0)
         accumulate(totals, new)
         packed = pack(
             new, {"base_digest": base.digest, "concept": old.concept.model_dump(mode="json"), "round": number}

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from advanchor.artifacts import ArtifactError, sha256, views
-from advanchor.fusion import solve
+from advanchor.fusion import neurons, solve
 from advanchor.fusion.artifact import Fusion, Member, is_fused, read_fused
-from advanchor.fusion.retain import Retain, conflicts, default_retain, kept
+from advanchor.fusion.retain import Kept, Retain, conflicts, default_retain, kept
 from advanchor.fusion.solve import FusionSettings
 from advanchor.fusion.statistics import (
     FUSABLE,
@@ -34,6 +34,7 @@ READS = {  # which of a task's files each method reads, the first that is there
     "closed_form": ("statistics", "delta"),
     "anchor_edit": ("anchor",),
     "task_arithmetic": ("delta",),
+    "neurons": ("anchor",),
 }
 READERS = 2  # files read at a time: one alone cannot read and hash as fast as a disk delivers
 Progress = Callable[[int, int, str], None]  # done, of how many, concept
@@ -85,7 +86,7 @@ def check_fusable(result: Mapping[str, Any], method: str, url: str) -> None:
             f"{url}: {name!r} was erased with method.trained_weights: {settings['trained_weights']}; "
             f"closed_form fuses only {FUSABLE}"
         )
-    if method == "anchor_edit" and settings["name"] != "adv_anchor":
+    if method in ("anchor_edit", "neurons") and settings["name"] != "adv_anchor":
         raise FusionError(f"{url}: {name!r} was erased with method.name: {settings['name']}, which leaves no anchor")
 
 
@@ -123,16 +124,18 @@ def read_ahead(members: Sequence[Member]) -> Iterator[tuple[Member, bytes]]:
             yield member, data
 
 
-def contribution(base: Base, member: Member, data: bytes, method: str) -> Mapping[str, Tensor]:
+def contribution(base: Base, member: Member, data: bytes, settings: FusionSettings) -> Mapping[str, Tensor]:
     """What a member adds to the totals."""
     tensors = views(data, member.path)
-    if method == "task_arithmetic" or "gram" in tensors:
+    if settings.method == "task_arithmetic" or "gram" in tensors:
         return tensors
-    prompts = [fill(template, member.concept.name) for template in member.concept.templates]
-    if method == "closed_form":  # an erasure of before statistics were kept: its delta says the same
-        return statistics(tensors, encode_all(base, prompts))
+    if settings.method == "closed_form":  # an erasure of before statistics were kept: its delta says the same
+        return statistics(tensors, encode_all(base, [fill(t, member.concept.name) for t in member.concept.templates]))
     e_c, e_a = anchor_conditioning(base, member.concept, AdvAnchorSettings(**member.method), tensors["e_adv"])
-    return anchor_statistics(e_c.prompt_embeds, e_a.prompt_embeds)
+    if settings.method == "anchor_edit":
+        return anchor_statistics(e_c.prompt_embeds, e_a.prompt_embeds)
+    goal = e_a.prompt_embeds if settings.towards == "anchor" else neurons.neutral_embeds(base, member.concept)
+    return neurons.neuron_statistics(base, member.concept, goal, settings.reach)
 
 
 @dataclass
@@ -194,7 +197,7 @@ def fuse(plan: FusionPlan, base: Base, progress: Progress = lambda done, total, 
     changes = [*plan.leaving, *plan.coming]
     for i, (member, data) in enumerate(read_ahead(changes)):
         sign = -1.0 if i < len(plan.leaving) else 1.0
-        accumulate(plan.totals, contribution(base, member, data, plan.settings.method), sign)
+        accumulate(plan.totals, contribution(base, member, data, plan.settings), sign)
         progress(i + 1, len(changes), member.concept.name)
     return solved(base, plan.settings, plan.retain, plan.members, plan.totals)
 
@@ -220,19 +223,30 @@ def solved(
 ) -> Fusion:
     """The fusion that the totals amount to."""
     concepts = [member.concept for member in members.values()]
-    tensors = base_tensors(base, totals if settings.method != "anchor_edit" else None)
     facts: dict[str, Any] = {"num_concepts": len(concepts)}
     if settings.method == "task_arithmetic":
-        delta = solve.task_arithmetic(totals, settings.scale)
+        delta, tensors = solve.task_arithmetic(totals, settings.scale), base_tensors(base, totals)
     else:
         keep = kept(base, retain, concepts, settings)
         facts["num_retained_prompts"] = len(keep.weights)
-        if settings.method == "anchor_edit":
-            delta = solve.anchor_edit(totals, keep.retained, keep.exactly, settings.ridge, tensors)
+        if settings.method == "neurons":
+            gram = settings.retain_weight * len(concepts) * neurons.retained_gram(base, keep.weights)
+            delta = neurons.solve(base, totals, gram, settings.ridge, settings.threshold)
+            tensors = neurons.mlp_tensors(base.text_encoder)
         else:
-            delta = solve.closed_form(totals, keep.retained, keep.exactly, settings.ridge)
-        facts["retained_change"] = relative_change(delta, tensors, keep.retained)
+            delta, tensors = edited(base, settings, totals, keep)
+            facts["retained_change"] = relative_change(delta, tensors, keep.retained)
     return Fusion(base.name, base.digest, settings, retain, members, totals, delta, tensors, facts)
+
+
+def edited(
+    base: Base, settings: FusionSettings, totals: Mapping[str, Tensor], keep: Kept
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """dW of keys and values by a closed form, and W0."""
+    if settings.method == "anchor_edit":
+        tensors = base_tensors(base, None)
+        return solve.anchor_edit(totals, keep.retained, keep.exactly, settings.ridge, tensors), tensors
+    return solve.closed_form(totals, keep.retained, keep.exactly, settings.ridge), base_tensors(base, totals)
 
 
 def base_tensors(base: Base, named: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -41,5 +41,7 @@ def made(run: Path | str, base: Base, *sources: str, **options: Any) -> Fusion:
 
 
 def close(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 1e-6) -> bool:
+    if {name: tensor.shape for name, tensor in a.items()} != {name: tensor.shape for name, tensor in b.items()}:
+        return False
     scale = max(float(tensor.abs().max()) for tensor in b.values())
-    return a.keys() == b.keys() and all(float((a[k] - b[k]).abs().max()) <= tolerance * scale for k in b)
+    return all(float((a[k] - b[k]).abs().max()) <= tolerance * scale for k in b)

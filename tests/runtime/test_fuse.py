@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from fusing import NAMES, RETAIN, close, erase, made
 from safetensors.torch import load_file
 from torch import Tensor
 
 from advanchor import models
 from advanchor.artifacts import ArtifactError
+from advanchor.bench import joint
 from advanchor.concepts import Concept
 from advanchor.fusion.artifact import write_fused
 from advanchor.fusion.retain import kept
@@ -101,7 +103,8 @@ def test_an_anchor_edit_reads_nothing_but_anchors(copied: Path, base: Base) -> N
     shifted = embeds.clone()
     shifted[0, 2] += e_adv[0]  # begin of text, a, star
     shifted[1, 3] += e_adv[0]
-    found = contribution(base, members["star"], task_files(copied, "star", "anchor")[0].read_bytes(), "anchor_edit")
+    data = task_files(copied, "star", "anchor")[0].read_bytes()
+    found = contribution(base, members["star"], data, FusionSettings(method="anchor_edit"))
     assert close(dict(found), anchor_statistics(embeds, shifted))
 
 
@@ -126,9 +129,12 @@ def test_the_empty_prompt_is_kept_exactly_if_asked(run: Path, base: Base) -> Non
 # --- changing a fusion
 
 
-def test_a_concept_comes_and_goes_and_only_its_own_file_is_read(copied: Path, base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["closed_form", "neurons"])
+def test_a_concept_comes_and_goes_and_only_its_own_file_is_read(
+    copied: Path, base: Base, tmp_path: Path, method: str
+) -> None:
     """The files of the concepts that stay are gone: whoever read them would fail."""
-    both, alone = made(copied, base, only=["circle", "star"]), made(copied, base, only=["circle"])
+    both, alone = (made(copied, base, method=method, only=names) for names in (["circle", "star"], ["circle"]))
     write_fused(both, tmp_path / "both")
     write_fused(alone, tmp_path / "alone")
     for path in copied.glob("tasks/circle-*/*.safetensors"):
@@ -138,6 +144,15 @@ def test_a_concept_comes_and_goes_and_only_its_own_file_is_read(copied: Path, ba
     assert without.totals.keys() == alone.totals.keys() and close(without.totals, alone.totals, 1e-12)
     added = fuse(plan_fusion([str(tmp_path / "alone"), str(copied)], only=["circle", "star"]), base)
     assert close(added.delta, both.delta) and not close(added.delta, alone.delta, 1e-2)
+
+
+def test_joint_training_moves_every_concept_and_leaves_the_base_alone(run: Path, base: Base) -> None:
+    before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
+    members = finished(str(run), "anchor_edit")
+    delta = joint.train(base, [members["circle"], members["star"]], passes=2)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.unet.state_dict().items())
+    assert delta.keys() == made(run, base).delta.keys() and all(tensor.any() for tensor in delta.values())
+    assert not close(joint.train(base, [members["circle"]], passes=2), delta, 1e-2)
 
 
 def test_a_damaged_file_is_refused_by_name(copied: Path, base: Base) -> None:

@@ -47,8 +47,10 @@ np.save(sys.argv[2], images)
 """
 
 
-def test_a_fused_pipeline_draws_the_same_in_stock_diffusers(run: Path, base: Base, tmp_path: Path) -> None:
-    assert command(run, "-o", tmp_path / "fused", "--pipeline").exit_code == 0
+@pytest.mark.parametrize("method", ["closed_form", "neurons"])
+def test_a_fused_pipeline_draws_the_same_in_stock_diffusers(run: Path, base: Base, tmp_path: Path, method: str) -> None:
+    done = command(run, "-o", tmp_path / "fused", "--pipeline", "--method", method)
+    assert done.exit_code == 0, done.output
     folder, picture = tmp_path / "fused" / "pipeline", tmp_path / "picture.npy"
     subprocess.run([sys.executable, "-W", "ignore", "-c", STOCK, folder, picture], check=True, timeout=120)
     base.pipeline.set_progress_bar_config(disable=True)

@@ -104,7 +104,7 @@ def slow_batch(folder: Path, base: Path) -> None:
 
 def wait_for_training(folder: Path, process: subprocess.Popen) -> None:
     """Until a task is well into its student's steps."""
-    patience = time.monotonic() + 120
+    patience = time.monotonic() + 400
     while time.monotonic() < patience and process.poll() is None:
         status = folder / "runs/slow/status.json"
         if status.exists() and any(row["step"] > 5 for row in json.loads(status.read_text())["tasks"]):
