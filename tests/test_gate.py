@@ -8,13 +8,13 @@ import torch
 from advanchor import models
 from advanchor.concepts import Concept
 from advanchor.evaluation.exam import Exam, Question
-from advanchor.fusion.artifact import Fusion, Member
+from advanchor.fusion.artifact import Fusion, Member, applied
 from advanchor.fusion.gate import Bars, retained_questions, retained_rows
 from advanchor.fusion.retain import Retain
 from advanchor.fusion.solve import FusionSettings
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer
-from advanchor.runtime.accept import Examination, Gate, applied, failing, shortfall
+from advanchor.runtime.accept import Examination, Gate, failing, shortfall
 from advanchor.runtime.fuse import base_tensors
 
 QUICK = Examination(num_prompts=3, images_per_prompt=2, steps=5)
