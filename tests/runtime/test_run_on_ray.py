@@ -22,6 +22,7 @@ concepts:
   - {name: striped, kind: style}
   - {name: star, kind: object}
 evaluate: {num_prompts: 20, images_per_prompt: 2, retained_images_per_prompt: 1, solver: dpm, steps: 10}
+resources: {concepts_per_pack: 2}
 """
 GALLERY_METHOD = "steps: 70, anchor_steps: 10, lr: 7.0e-4, anchor_lr: 1.5e-3, batch_size: 4, num_latents: 32"
 

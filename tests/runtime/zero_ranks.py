@@ -20,7 +20,7 @@ from advanchor.training import Context
 PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
 FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
 SETTINGS = Settings(
-    trained_weights="cross_attention", steps=3, anchor_steps=2, batch_size=4, num_latents=4, latent_steps=2, lr=1e-3,
+    trained_weights="cross_attention", steps=2, anchor_steps=2, batch_size=4, num_latents=4, latent_steps=2, lr=1e-3,
     anchor_lr=1e-2,
 )  # fmt: skip
 
