@@ -35,7 +35,7 @@ class FusionSettings(BaseModel):
     )
     reach: int = Field(default=8, ge=0, description="neurons cover so many tokens after a concept's last one, too")
     threshold: float = Field(
-        default=0.6,
+        default=0.57,
         gt=0,
         lt=1,
         description="score at which neurons begin to speak: 1 is the concept, 0 what is retained",
