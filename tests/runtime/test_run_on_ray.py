@@ -97,7 +97,7 @@ def test_what_the_commands_show(gallery: Path, monkeypatch: pytest.MonkeyPatch) 
 def slow_batch(folder: Path, base: Path) -> None:
     """Two concepts on a tiny model, slow enough to be interrupted."""
     (folder / "slow.yaml").write_text(
-        f"model: {base}\noutput: runs/slow\nmethod: {{steps: 150, anchor_steps: 2, num_latents: 4, latent_steps: 2}}\n"
+        f"model: {base}\noutput: runs/slow\nmethod: {{steps: 80, anchor_steps: 2, num_latents: 4, latent_steps: 2}}\n"
         "concepts:\n  - {name: cat, kind: object, templates: ['a {}'], neutral: ['a pet']}\n"
         "  - {name: dog, kind: object, templates: ['a {}'], neutral: ['a pet']}\n"
     )
