@@ -36,7 +36,7 @@ def solved(
     for concept in concepts:
         goal = neurons.neutral_embeds(base, concept)
         accumulate(totals, neurons.neuron_statistics(base, concept, goal, reach))
-    gram = len(concepts) * neurons.retained_gram(base, dict.fromkeys(retained, 1.0))
+    gram = (len(concepts) + neurons.PRIOR) * neurons.retained_gram(base, dict.fromkeys(retained, 1.0))
     return neurons.solve(base, totals, gram, RIDGE, THRESHOLD)
 
 

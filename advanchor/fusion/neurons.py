@@ -26,6 +26,7 @@ from advanchor.guard import with_ridge
 from advanchor.models.base import Base
 from advanchor.text import Prompt, fill, tokenize
 
+PRIOR = 300  # concepts' worth of weight that retained prompts have beyond that of as many concepts as are erased
 RAMP = 0.1  # width of a gate's ramp, in scores
 STEEP = 60.0  # gain in front of the activation: at this, its bend is a hundredth of a score wide
 UP, DOWN = "fc1", "fc2"
@@ -137,7 +138,8 @@ def solve(
 ) -> dict[str, Tensor]:
     """What is appended to the last MLP, float32, by the names of its weights: rows of fc1, columns of fc2.
 
-    retained: gamma n times `retained_gram`.
+    retained: gamma (n + PRIOR) times `retained_gram`. With less of it, the discriminants of a few concepts would tell
+    their own positions from each other, and would not know them in other contexts.
     """
     mu = retained[:-1, -1] / retained[-1, -1]
     centre = torch.cat([torch.eye(len(mu), dtype=torch.float64), -mu[:, None]], 1)  # x with a 1 behind -> x - mu

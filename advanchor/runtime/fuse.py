@@ -230,7 +230,8 @@ def solved(
         keep = kept(base, retain, concepts, settings)
         facts["num_retained_prompts"] = len(keep.weights)
         if settings.method == "neurons":
-            gram = settings.retain_weight * len(concepts) * neurons.retained_gram(base, keep.weights)
+            weight = settings.retain_weight * (len(concepts) + neurons.PRIOR)
+            gram = weight * neurons.retained_gram(base, keep.weights)
             delta = neurons.solve(base, totals, gram, settings.ridge, settings.threshold)
             tensors = neurons.mlp_tensors(base.text_encoder)
         else:
