@@ -14,7 +14,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/advanchor erase configs/gallery.yaml
 
-test: .venv/ready  # file by file in three processes, whose clusters mostly wait; in order, so that short files come last
+test: .venv/ready  # file by file in three processes; in order, so that short files come last
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/ready

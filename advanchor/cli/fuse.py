@@ -64,6 +64,7 @@ def fuse(
     common.quiet()
     from advanchor import models
     from advanchor.fusion.artifact import write_fused
+    from advanchor.fusion.neurons import TextEncoderError
     from advanchor.fusion.retain import read_retain
     from advanchor.report.fused import write_fused_report
     from advanchor.runtime import accept
@@ -91,7 +92,7 @@ def fuse(
                         place = Place(local, address, insecure_no_token)
                         tune = accept.tuner(working_folder(output), place, view, say)
                         fusion, repairs = accept.repair(fusion, judge, output.resolve(), tune, say)
-        except (ClusterError, FusionError, StoreError) as error:
+        except (ClusterError, FusionError, StoreError, TextEncoderError) as error:
             common.fail(str(error))
         except KeyboardInterrupt:
             common.fail(f"interrupted; the same command goes on with what is in {working_folder(output)}", 130)

@@ -8,7 +8,8 @@
 One w and one v for every concept i and k. w is least squares' (Fisher's discriminant against everything else that is in
 the sums); v leads to the hidden state whose final layer norm is the concept's anchor. g is two neurons of the MLP's own
 activation, which far from its bend is a ramp, so that the result is a text encoder like any other, only wider.
-A linear edit cannot do this: hundreds of names share few directions, and it moves whatever lies along them.
+A linear edit cannot do this: hundreds of names share few directions, and it moves whatever lies along them. That single
+neurons correct what a transformer says is Transformer-Patcher's (Huang et al. 2023, arXiv 2301.09785).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -109,6 +109,17 @@ def test_published_shapes_have_their_published_sizes() -> None:
         assert sum(parameter.numel() for parameter in shapes.text_encoder().parameters()) == 123_060_480
 
 
+def test_a_picture_of_the_schedule_costs_a_quarter_at_stable_diffusions_shapes() -> None:
+    """Thirty anchor steps of which none ends early: what docs/speed.md says of both, with checkpoints and without."""
+    counted = work.count("sd14", 8)
+    ours = counted.equivalents({"forward": 35, "to_embeddings": 30, "to_delta": 2})
+    kept, checkpointed = (
+        counted.equivalents({"forward": 94, kind: 62}) for kind in ("to_all_weights", "to_all_weights_checkpointed")
+    )
+    assert (round(ours), round(kept), round(checkpointed)) == (67, 218, 265)
+    assert (round(ours / checkpointed, 2), round(ours / kept, 2)) == (0.25, 0.31)
+
+
 def test_work_is_counted_in_forwards_of_one_row() -> None:
     counted = Work(forward=10, to_embeddings=11, to_all_weights=20, to_all_weights_checkpointed=30, to_delta=12)
     # (10 * 10 + 4 * 11 + 2 * 12) / 10
