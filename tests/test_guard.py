@@ -1,5 +1,7 @@
 """The guard: what a delta may touch, by hand, in a layer, and in an erasure."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,9 +9,9 @@ from torch import nn
 from advanchor import methods
 from advanchor.delta import Delta, DeltaLinear
 from advanchor.guard import guard
-from advanchor.methods.guarded_anchor import FarAnchor, Settings, guards
+from advanchor.methods.guarded_anchor import FarAnchor, Settings, along_and_aside, guards
 from advanchor.models.base import Base
-from advanchor.training import Context
+from advanchor.training import Batch, Context
 
 QUICK = {
     "steps": 3, "anchor_steps": 2, "lr": 1e-2, "anchor_lr": 1e-2, "batch_size": 2, "num_latents": 2, "latent_steps": 2,
@@ -77,12 +79,30 @@ def test_the_delta_is_what_the_student_was_trained_with(context: Context) -> Non
         assert residual.norm() < 1e-2 * dw.norm()
 
 
-@pytest.mark.parametrize("margin", [0.0, 2.0])
-def test_the_margin_asks_for_more(context: Context, margin: float) -> None:
-    """At the start e_a = e_c, so that L = (1 + margin) mean(d * d)."""
-    settings = Settings(**QUICK | {"margin": margin}, anchor_init=0)
-    batch = context.batches(settings, context.latents(settings))[0]
-    anchor = FarAnchor(context, settings)
-    loss = anchor.loss(batch)
-    d = batch.constants["concept"] - batch.constants["neutral"]
-    torch.testing.assert_close(loss, (1 + margin) * d.square().flatten(1).mean(1))
+def test_along_the_concept_and_aside_of_it() -> None:
+    # d = (2, 0), m = (-1, 3): r = -2 / 4, and (0, 3) is left, 9 / 4 of |d|^2.
+    m, d = torch.tensor([-1.0, 3.0]).view(1, 1, 1, 1, 2), torch.tensor([2.0, 0.0]).view(1, 1, 1, 1, 2)
+    along, aside = along_and_aside(m, d)
+    assert (along.item(), aside.item()) == (-0.5, 2.25)
+
+
+@pytest.mark.parametrize(("start", "loss"), [("own", 1 + 0.4), ("superclass", 0.4)])
+def test_at_the_start_the_concept_is_one_d_from_neutral(context: Context, start: str, loss: float) -> None:
+    """Where e_adv = 0, r is 1 at the concept and 0 at its neutral prompt, and nothing is aside."""
+    anchor = far_anchor(context, start=start, margin=0.4)
+    torch.testing.assert_close(anchor.loss(first_batch(anchor)), torch.tensor([loss]), atol=1e-4, rtol=0)
+
+
+def test_the_student_is_sent_beyond_the_anchor(context: Context) -> None:
+    near, far = far_anchor(context, beyond=0.0), far_anchor(context, beyond=0.5)
+    batch = first_batch(near)
+    eps_a, target = near.target(batch), far.target(batch)
+    torch.testing.assert_close(target, eps_a - 0.5 * (batch.constants["concept"] - eps_a))
+
+
+def far_anchor(context: Context, **settings: Any) -> FarAnchor:
+    return FarAnchor(context, Settings(**QUICK | settings, anchor_init=0))
+
+
+def first_batch(anchor: FarAnchor) -> Batch:
+    return anchor.context.batches(anchor.settings, anchor.context.latents(anchor.settings))[0]

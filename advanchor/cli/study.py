@@ -1,6 +1,5 @@
 """advanchor study: experiments on the pocket gallery, run through the product itself."""
 
-import importlib
 import json
 import shlex
 import sys
@@ -10,11 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from advanchor import studies
 from advanchor.cli import common, live
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="Which study: rivals.", show_default=False)],
+    name: Annotated[str, typer.Argument(help=f"Which study: {', '.join(studies.STUDIES)}.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for page, figures and plot.")] = Path(
         "docs/studies"
     ),
@@ -22,7 +22,7 @@ def study(
         "runs/studies"
     ),
     per_kind: Annotated[int, typer.Option(help="Concepts of each kind, at most.", min=1)] = 8,
-    seeds: Annotated[int, typer.Option(help="Erasures of each concept by each method.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="Erasures of each concept by each method, at most.", min=1)] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="Next to no steps and pictures: does everything run?")] = False,
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray and DeepSpeed.")] = False,
     as_json: common.AsJson = False,
@@ -32,10 +32,9 @@ def study(
     from advanchor import models
     from advanchor.explain import choice
     from advanchor.runtime.drive import ClusterError
-    from advanchor.studies import STUDIES, lab
 
-    if name not in STUDIES:
-        common.fail(f"study {choice(name, STUDIES)}")
+    if name not in studies.STUDIES:
+        common.fail(f"study {choice(name, studies.STUDIES)}")
     try:
         import matplotlib
     except ImportError:
@@ -43,22 +42,27 @@ def study(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    chosen = importlib.import_module(STUDIES[name])
-    trials = chosen.trials(models.load(lab.MODEL), per_kind=per_kind, seeds=seeds, quick=quick)
+    from advanchor.studies import lab
+
+    chosen: lab.Study = studies.load(name)
+    base, scale = models.load(lab.MODEL), lab.Scale(per_kind, seeds, quick)
     console = Console(stderr=True)
     try:
         with common.user_errors(), live.progress(as_json, console) as view:
-            found = lab.run(runs / name, trials, chosen.evaluation(quick=quick), view, local=local)
+            trials = chosen.trials(base, scale)
+            found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, scale), view, local=local)
     except (ClusterError, RuntimeError) as error:
         common.fail(str(error), common.SOME_FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(common.INTERRUPTED) from None
     output.mkdir(parents=True, exist_ok=True)
+    rows = chosen.rows(base, found, scale)
     command = f"advanchor {shlex.join(sys.argv[1:])}"
-    page = f"# {chosen.TITLE}\n\n    {command}\n\n![]({name}.png)\n\n{chosen.page(found)}"
+    head = f"# {chosen.title}\n\n    {command}\n\n![]({name}.png)\n"
+    page = f"{head}\n{chosen.explained}\n\n{lab.tables(rows, chosen.columns)}"
     (output / f"{name}.md").write_text(page)
-    (output / f"{name}.json").write_text(json.dumps({"command": command, "rows": chosen.table(found)}, indent=1) + "\n")
+    (output / f"{name}.json").write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
     figure = pyplot.figure(layout="constrained")
-    chosen.plot(found, figure)
+    chosen.plot(rows, figure)
     figure.savefig(output / f"{name}.png", dpi=100)
-    print(json.dumps(chosen.table(found), indent=2) if as_json else page)
+    print(json.dumps(rows, indent=2) if as_json else page)

@@ -1,13 +1,21 @@
-"""Adversarial anchors with a guard: AdvAnchor (Zhao et al. 2024) with four changes, each of which can be turned off.
+"""Adversarial anchors beyond neutral, with a guard: AdvAnchor (Zhao et al. 2024), changed in four ways.
 
-1. The anchor covers the tokens after the concept, which carry it in a causal text encoder.
-2. It ends beyond neutral, not at it: with d = eps0(x_t, e_c) - eps0(x_t, e_n),
+With d = eps0(x_t, e_c) - eps0(x_t, e_n) and m = eps0(x_t, e_a) - eps0(x_t, e_n), r = <m, d> / <d, d>:
 
-       L = mean( (eps0(x_t, e_a) - eps0(x_t, e_n)) * d ) + margin * mean( d * d ).
+1. The anchor starts at the neutral prompt (or another concept, or, as in the paper, the concept): e_a = e_start +
+   pad(e_adv), where e_adv also covers the tokens after the concept, which carry it in a causal text encoder.
+2. The anchor goes beyond neutral and changes nothing else. Instead of L_adv2, which is <m, d>, the search minimises
 
-3. It may start at another concept: e_a = e_start + pad(e_adv).
+       L = mean( max(r + margin, 0) + drift |m - r d|^2 / |d|^2 ).
+
+3. The student goes beyond the anchor, away from the concept:
+
+       target = eps0(x_t, e_a) - beyond (eps0(x_t, e_c) - eps0(x_t, e_a)).
+
 4. The student learns dW P instead of dW: P leaves retained prompts what they mean (guard.py). The student is trained
    with P in place, so that it makes up for what P takes away.
+
+Each can be turned off: start: own; margin and drift 0; beyond: 0; retain_weight: 0.
 """
 
 from typing import Literal, Self
@@ -16,7 +24,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advanchor import losses
 from advanchor.diffusion import Conditioning
 from advanchor.guard import gram, guard
 from advanchor.methods import adv_anchor, fixed_anchor
@@ -25,7 +32,7 @@ from advanchor.retained import encode_all, mentions, own_vocabulary, sampled_pro
 from advanchor.text import pad_to_prompt
 from advanchor.training import Batch, Context, Erasure
 
-VERSION = 1
+VERSION = 2
 PACKABLE = True
 
 
@@ -34,7 +41,7 @@ class Settings(adv_anchor.Settings):
     trained_weights: Literal["cross_attention_kv"] = Field(
         default="cross_attention_kv", description="the guard is about keys and values"
     )
-    loss: Literal["adv2"] = Field(default="adv2", description="the loss that the margin belongs to")
+    loss: Literal["adv2"] = Field(default="adv2", description="what the search's loss is built on")
     strategy: Literal["alternating", "sequential", "cyclical"] = Field(
         default="sequential", description="sequential: the student only ever sees the anchor that the search ends with"
     )
@@ -45,9 +52,12 @@ class Settings(adv_anchor.Settings):
         default="concept_and_later",
         description="the concept's own tokens, or also all tokens after them",
     )
-    margin: float = Field(default=0.2, ge=0, description="how far beyond neutral the anchor goes, as a share of d")
+    margin: float = Field(default=0.3, ge=0, description="how far beyond neutral the anchor goes, as a share of d")
+    drift: float = Field(default=1.0, ge=0, description="weight of what else the anchor changes")
+    beyond: float = Field(default=1.0, ge=0, description="how far beyond the anchor the student goes")
     start: Literal["own", "superclass", "concept"] = Field(
-        default="own", description="where the search starts: the concept itself, its neutral prompt, another concept"
+        default="superclass",
+        description="where the search starts: the concept itself, its neutral prompt, another concept",
     )
     start_concept: str | None = Field(default=None, description="that other concept")
     retain_weight: float = Field(default=1.0, ge=0, description="gamma of the guard; 0: no guard")
@@ -78,9 +88,30 @@ class FarAnchor(Anchor):
         return start.with_embeds(start.prompt_embeds + pad_to_prompt(torch.cat(self.e_adv), self.positions[templates]))
 
     def loss(self, batch: Batch) -> Tensor:
-        known = self.context.teacher_constants(batch, {"concept": self.context.e_c, "neutral": self.context.e_n})
-        d = known["concept"] - known["neutral"]
-        return super().loss(batch) + self.settings.margin * losses.mean(d.square())
+        """(concepts,): the hinge for the concept and its weighted attributes, the drift for the concept."""
+        known = self.context.teacher_constants(batch, self.directions | {"neutral": self.context.e_n})
+        (eps_a,) = self.context.predict(batch, self.conditioning(batch.templates))
+        moved = eps_a - known["neutral"]
+        _, aside = along_and_aside(moved, known["concept"] - known["neutral"])
+        total = self.settings.drift * aside.mean(1)
+        for name, weights in self.weights.items():
+            r, _ = along_and_aside(moved, known[name] - known["neutral"])
+            total = total + weights[batch.concepts] * (r + self.settings.margin).clamp_min(0).mean(1)
+        return total
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        eps_a = super().target(batch)
+        eps_c = self.context.teacher_constants(batch, {"concept": self.context.e_c})["concept"]
+        return eps_a - self.settings.beyond * (eps_c - eps_a)
+
+
+def along_and_aside(m: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """r = <m, d> / <d, d> and |m - r d|^2 / |d|^2, each (concepts, B), of m and d (concepts, B, C, h, w)."""
+    m, d = m.flatten(2), d.flatten(2)
+    squared = d.square().sum(-1).clamp_min(1e-12)
+    r = (m * d).sum(-1) / squared
+    return r, (m - r.unsqueeze(-1) * d).square().sum(-1) / squared
 
 
 def guards(context: Context, settings: Settings) -> Tensor:

@@ -1,7 +1,23 @@
-"""The experiments behind the tables; each is a command, `advanchor study NAME`.
+"""The experiments behind the tables; each is a command, `advanchor study NAME`."""
 
-A study is a file with TITLE, trials(base, per_kind, seeds, quick), evaluation(quick), page(found), table(found) and
-plot(found, figure).
-"""
+import importlib
+from typing import Any
 
-STUDIES: dict[str, str] = {"rivals": "advanchor.studies.rivals"}  # the module of each
+STUDIES: dict[str, tuple[str, str]] = {  # name -> module and the Study in it
+    "rivals": ("rivals", "RIVALS"),
+    "anchors": ("anchors", "ANCHORS"),
+    "styles": ("kinds", "STYLES_STUDY"),
+    "objects": ("kinds", "OBJECTS_STUDY"),
+    "identities": ("kinds", "IDENTITIES"),
+    "mark": ("kinds", "MARK_STUDY"),
+    "strategies": ("grids", "STRATEGIES_STUDY"),
+    "hyperparameters": ("grids", "HYPERPARAMETERS"),
+    "sensitivity": ("sensitivity", "SENSITIVITY"),
+    "robustness": ("robustness", "ROBUSTNESS"),
+}
+
+
+def load(name: str) -> Any:
+    """A lab.Study. KeyError for a name that STUDIES does not have."""
+    module, study = STUDIES[name]
+    return getattr(importlib.import_module(f"advanchor.studies.{module}"), study)

@@ -7,10 +7,11 @@ methods are compared at the same UA instead of at whatever strength their settin
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
 COSTS = ("degradation", "alignment_loss", "diversity_loss", "ira_loss", "cra_loss")
 
 
@@ -75,15 +76,29 @@ def between(before: Point, after: Point, name: str, part: float) -> Any:
 
 
 def interval(
-    curves: Sequence[Curve], value: Callable[[Sequence[Curve]], float | None], draws: int = 1000
+    samples: Sequence[T], value: Callable[[Sequence[T]], float | None], draws: int = 1000
 ) -> tuple[float, float] | None:
-    """The middle 95 % of a value over samples drawn again from the curves; None if some samples have no value."""
+    """The middle 95 % of a value over samples drawn again; None if some draws have no value."""
     generator = torch.Generator().manual_seed(0)
     found = []
-    for picks in torch.randint(len(curves), (draws, len(curves)), generator=generator).tolist():
-        drawn = value([curves[i] for i in picks])
+    for picks in torch.randint(len(samples), (draws, len(samples)), generator=generator).tolist():
+        drawn = value([samples[i] for i in picks])
         if drawn is None:
             return None
         found.append(drawn)
     low, high = torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return low.item(), high.item()
+
+
+Estimate = tuple[float | None, float | None, float | None]  # value, and the ends of its 95 % interval
+
+
+def estimate(samples: Sequence[T], value: Callable[[Sequence[T]], float | None]) -> Estimate:
+    """A value of all samples with its interval; None for what there is not."""
+    middle = value(samples) if samples else None
+    bounds = None if middle is None else interval(samples, value)
+    return (middle, *(bounds or (None, None)))
+
+
+def mean_interval(values: Sequence[float]) -> Estimate:
+    return estimate(values, lambda drawn: sum(drawn) / len(drawn))

@@ -1,21 +1,35 @@
-"""Running the trials of a study through the product: one run, many settings, results in its run directory."""
+"""What studies share: erasures run through the product, many settings in one run directory, and rows for a table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from advanchor import models
+from advanchor.artifacts import unpack
 from advanchor.concepts import Concept, default_prompts
 from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import MethodSettings
+from advanchor.models.base import Base
 from advanchor.plan import Task, dump_plan, make_task
 from advanchor.runtime.drive import Place, drive
 from advanchor.runtime.status import View
 from advanchor.runtime.store import Store
-from advanchor.spec import BatchSpec
+from advanchor.spec import BatchSpec, Resources
 
 MODEL = "pocket"
+PACK = 8  # tasks of equal settings that share a forward, at most: on CPU cores more bring nothing
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of a study is run."""
+
+    per_kind: int = 8  # concepts of each kind, at most
+    seeds: int = 3  # erasures of each concept by each method
+    quick: bool = False  # next to no steps and pictures: does everything run?
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,33 @@ class Found:
 
     trial: Trial
     result: dict[str, Any]
+    read_delta: Callable[[], bytes]
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        return self.result["scores"]
+
+    def delta(self) -> dict[str, Tensor]:
+        """dW by the name of the base's tensor."""
+        return unpack(self.read_delta(), self.trial.concept.name)[0]
+
+
+Row = dict[str, Any]
+Format = Callable[[Any], str]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Which erasures, what is asked about them, and what the table and the plot show."""
+
+    title: str
+    trials: Callable[[Base, Scale], Sequence[Trial]]
+    evaluation: EvaluationSettings
+    rows: Callable[[Base, Sequence[Found], Scale], list[Row]]
+    columns: Mapping[str, tuple[str, Format]]  # key of a row -> title and how to write it
+    plot: Callable[[Sequence[Row], Any], None]  # on a matplotlib figure
+    folder: str  # of the runs: studies that share it share their erasures
+    explained: str = ""  # what the columns mean
 
 
 def concepts(kind: Any, names: Sequence[str]) -> list[Concept]:
@@ -42,10 +83,37 @@ def concepts(kind: Any, names: Sequence[str]) -> list[Concept]:
     return [Concept(name=name, kind=kind).with_prompts(prompts) for name in names]
 
 
+def crossed(
+    listed: Sequence[Concept], rows: Callable[[Concept], Mapping[str, MethodSettings]], scale: Scale
+) -> list[Trial]:
+    """Every concept with every row of settings and every seed."""
+    return [
+        Trial(label, concept, shortened(settings) if scale.quick else settings, seed)
+        for concept in listed
+        for label, settings in rows(concept).items()
+        for seed in range(scale.seeds)
+    ]
+
+
+def shortened(settings: MethodSettings) -> MethodSettings:
+    """The same method in next to no time."""
+    fast = {"steps": 2, "anchor_steps": 1, "num_latents": 2, "latent_steps": 2, "retain_prompts": 10}
+    return settings.model_copy(update={k: v for k, v in fast.items() if k in type(settings).model_fields})
+
+
+def asked(study: Study, scale: Scale) -> EvaluationSettings:
+    """The study's evaluation, or the same in next to no time."""
+    if not scale.quick:
+        return study.evaluation
+    few = {"num_prompts": 2, "images_per_prompt": 1, "retained_images_per_prompt": 1, "steps": 2}
+    return study.evaluation.model_copy(update={**few, "doses": study.evaluation.doses[-1:]})
+
+
 def planned(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings) -> tuple[BatchSpec, list[Task]]:
     """A batch whose tasks have settings and seeds of their own; equal trials are one task."""
     listed = [trial.concept for trial in trials]
-    common = BatchSpec(model=MODEL, output=str(folder), concepts=tuple(listed), evaluate=evaluate)
+    resources = Resources(concepts_per_pack=PACK)
+    common = BatchSpec(model=MODEL, output=str(folder), concepts=tuple(listed), evaluate=evaluate, resources=resources)
     digest = models.digest(models.resolve(MODEL))
     tasks = [
         make_task(common.model_copy(update={"method": trial.method, "seed": trial.seed}), trial.concept, digest)
@@ -66,4 +134,55 @@ def run(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings, vie
     results = [store.result(task) for task in tasks]
     if missing := [task.concept.name for task, result in zip(tasks, results, strict=True) if result is None]:
         raise RuntimeError(f"{len(missing)} trials have no result, for example of {missing[0]!r}; see {store.url}")
-    return [Found(trial, result) for trial, result in zip(trials, results, strict=True) if result]
+    return [
+        Found(trial, result, lambda task=task: store.read_file(task, "delta"))
+        for trial, task, result in zip(trials, tasks, results, strict=True)
+        if result
+    ]
+
+
+# --- how tables are written
+
+
+def text(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def thousandths(value: float | None) -> str:
+    return "–" if value is None else f"{1000 * value:.1f}"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def around(write: Format) -> Format:
+    """For (value, low, high): the value and its 95 % interval, where there is one."""
+
+    def written(value: Any) -> str:
+        if value is None or value[0] is None:
+            return "–"
+        middle, low, high = value
+        return write(middle) if low is None else f"{write(middle)} ({write(low)} to {write(high)})"
+
+    return written
+
+
+def markdown(rows: Sequence[Row], columns: Mapping[str, tuple[str, Format]]) -> str:
+    """A table; columns that no row has anything in are left out."""
+    shown = {key: column for key, column in columns.items() if any(row.get(key) is not None for row in rows)}
+    lines = ["| " + " | ".join(title for title, _ in shown.values()) + " |", "|" + "---|" * len(shown)]
+    lines += ["| " + " | ".join(write(row.get(key)) for key, (_, write) in shown.items()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def tables(rows: Sequence[Row], columns: Mapping[str, tuple[str, Format]]) -> str:
+    """A table for each kind of rows: those with the same keys."""
+    groups: dict[frozenset[str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(frozenset(row), []).append(row)
+    return "\n".join(markdown(own, columns) for own in groups.values())

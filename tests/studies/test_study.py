@@ -1,14 +1,16 @@
-"""A study from the command line, with next to no steps."""
+"""Every study from the command line, with next to no steps."""
 
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from advanchor.cli import app
-from advanchor.concepts import Concept, default_prompts
 from advanchor.models import load
-from advanchor.studies.rivals import TEST_CONCEPTS, methods_for, most_similar
+from advanchor.studies import STUDIES
+from advanchor.studies.lab import concepts
+from advanchor.studies.rivals import SIMILAR, TEST_CONCEPTS, methods_for, most_similar
 
 
 def study(folder: Path, *options: str) -> str:
@@ -19,30 +21,40 @@ def study(folder: Path, *options: str) -> str:
     return done.stdout
 
 
-def test_rivals(tmp_path: Path) -> None:
-    page = study(tmp_path, "rivals")
-    rows = json.loads((tmp_path / "pages/rivals.json").read_text())["rows"]
-    assert {row["kind"] for row in rows} == {"style"} and len(rows) == 11
-    assert all(row["erasures"] == 1 for row in rows)
-    assert "| style | esd | 1 |" in page and page in (tmp_path / "pages/rivals.md").read_text() + "\n"
-    assert (tmp_path / "pages/rivals.png").read_bytes().startswith(b"\x89PNG")
-    results = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/rivals/tasks/*/result.json")}
-    assert len(results) == len(rows)
-    assert study(tmp_path, "rivals") == page  # nothing is done again
-    assert results == {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/rivals/tasks/*/result.json")}
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all studies: those that share erasures share them here, too."""
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_writes_its_page_its_figures_and_its_plot(name: str, folder: Path) -> None:
+    page = study(folder, name)
+    written = json.loads((folder / f"pages/{name}.json").read_text())
+    assert written["rows"] and written["command"].startswith("advanchor ")
+    assert page in (folder / f"pages/{name}.md").read_text() + "\n"
+    assert page.count("\n| ") > len(written["rows"])  # and a head for each table
+    assert (folder / f"pages/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_done_again(folder: Path) -> None:
+    first = study(folder, "rivals")
+    results = {path: path.stat().st_mtime_ns for path in folder.glob("runs/comparison/tasks/*/result.json")}
+    rows = json.loads((folder / "pages/rivals.json").read_text())["rows"]
+    assert {row["kind"] for row in rows} == {"style"} and all(row["erasures"] == 1 for row in rows)
+    assert study(folder, "rivals") == first
+    assert results == {path: path.stat().st_mtime_ns for path in results}
 
 
 def test_an_unknown_study_is_named_with_the_choices() -> None:
     done = CliRunner().invoke(app, ["study", "rival"])
-    assert done.exit_code == 2 and "'rival' is not one of rivals (did you mean 'rivals'?)" in done.stderr
+    assert done.exit_code == 2 and "'rival' is not one of" in done.stderr and "did you mean 'rivals'?" in done.stderr
 
 
 def test_the_similar_concept_is_another_of_the_same_kind() -> None:
     base = load("pocket")
-    found = {}
     for kind, names in TEST_CONCEPTS.items():
-        concept = Concept(name=names[0], kind=kind).with_prompts(default_prompts("pocket"))  # type: ignore[arg-type]
-        found[kind] = most_similar(base, concept)
-        assert ("fixed_anchor, similar" in methods_for(concept, found[kind])) == (kind != "explicit")
-    assert found["explicit"] is None
-    assert all(found[kind] != TEST_CONCEPTS[kind][0] for kind in found)
+        (concept,) = concepts(kind, names[:1])
+        similar = most_similar(base, concept)
+        assert (similar is None) == (kind == "explicit") == (SIMILAR not in methods_for(base, concept))
+        assert similar != concept.name
