@@ -98,7 +98,9 @@ def scores_key(model: str, base_digest: str, evaluate: EvaluationSettings | None
     """Scores with the same key are comparable; a changed evaluation never retrains. None where nothing is scored."""
     if evaluate is None or model not in SCORED_MODELS:
         return None
-    return content_hash({"base": base_digest, "version": 2, **evaluate.model_dump(mode="json")})[:ID_LENGTH]
+    return content_hash({"base": base_digest, "version": 2, **evaluate.model_dump(mode="json", exclude_none=True)})[
+        :ID_LENGTH
+    ]
 
 
 def dump_plan(spec: BatchSpec, tasks: list[Task]) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The scores of an erasure, counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from advanchor.evaluation.exam import Answers, Exam, Question, hits, recognised, score, share
@@ -42,6 +44,13 @@ def test_hinted_is_the_share_that_shows_the_concept() -> None:
     found = score(mark, answers)
     assert (found["ua"], found["hinted"], found["cra_with"], found["cra_without"]) == (1.0, 0.25, 0.5, 1.0)
     assert found["ira"] is None  # no other value of the mark is ever asked for
+
+
+def test_some_of_the_retained_questions_are_kept_always_the_same() -> None:
+    many = replace(EXAM, retained=tuple(Question(f"a {i}", {}) for i in range(10)))
+    kept = many.keeping(4).retained
+    assert len(set(kept)) == 4 and set(kept) < set(many.retained) and many.keeping(4).retained == kept
+    assert many.keeping(None) == many.keeping(10) == many and many.keeping(4).erased == many.erased
 
 
 def test_nothing_to_count_is_none_not_zero() -> None:

@@ -24,6 +24,9 @@ class EvaluationSettings(SamplingSettings):
 
     num_prompts: int = Field(default=25, ge=1, description="prompts with the concept, none of which it was erased with")
     images_per_prompt: int = Field(default=4, ge=1, description="pictures of each of them")
+    num_retained: int | None = Field(
+        default=None, ge=1, description="prompts without the concept, drawn from the scorer's; null: all of them"
+    )
     retained_images_per_prompt: int = Field(default=2, ge=1, description="pictures of each prompt without the concept")
     seed: int = Field(default=0, description="decides the noise that pictures start from")
     doses: tuple[float, ...] = Field(default=(), description="further strengths of the delta to score; 1 is the delta")
@@ -103,7 +106,7 @@ class Evaluator:
 
     def evaluate(self, concept: str, student: Callable[[float], AbstractContextManager]) -> Evaluation:
         """Scores of the erasure that is on, at a strength, inside `student(strength)`. Raises UnknownConceptError."""
-        exam = self.scorer.exam(concept, self.settings.num_prompts)
+        exam = self.scorer.exam(concept, self.settings.num_prompts).keeping(self.settings.num_retained)
         copies = {
             "erased": self.settings.images_per_prompt,
             "retained": self.settings.retained_images_per_prompt,

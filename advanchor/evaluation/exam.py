@@ -3,6 +3,7 @@
 Names of the scores are UnlearnCanvas's (Zhang et al. 2024, arXiv 2402.11846).
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -27,6 +28,13 @@ class Exam:
     erased: tuple[Question, ...]  # prompts with the concept
     retained: tuple[Question, ...]  # prompts without it
     hinted: tuple[Question, ...] = ()  # prompts that only hint at it
+
+    def keeping(self, num_retained: int | None) -> "Exam":
+        """The exam with so many of its questions about what is retained, always the same ones; None: all of them."""
+        if num_retained is None or num_retained >= len(self.retained):
+            return self
+        chosen = sorted(random.Random(0).sample(range(len(self.retained)), num_retained))
+        return replace(self, retained=tuple(self.retained[i] for i in chosen))
 
     def repeated(self, copies: Mapping[str, int]) -> "Exam":
         """The exam with one question per picture, where `copies` pictures of each question are made."""

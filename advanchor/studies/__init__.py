@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 STUDIES: dict[str, tuple[str, str]] = {  # name -> module and the Study in it
+    "tuning": ("rivals", "TUNING"),
     "rivals": ("rivals", "RIVALS"),
     "anchors": ("anchors", "ANCHORS"),
     "styles": ("kinds", "STYLES_STUDY"),

@@ -40,7 +40,7 @@ SUPERCLASS, EMPTY = "superclass", "empty prompt"
 
 def anchors_for(concept: Concept) -> dict[str, MethodSettings]:
     """The superclass, the empty prompt, the searched anchor, and other concepts of the same kind."""
-    trained = rivals.trained(concept)
+    trained = rivals.trained(concept, rivals.chosen_lr(rivals.SUPERCLASS, concept))
     found: dict[str, MethodSettings] = {
         SUPERCLASS: fixed_anchor.Settings(**trained),
         EMPTY: fixed_anchor.Settings(**trained, anchor="empty"),

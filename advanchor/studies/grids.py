@@ -1,6 +1,6 @@
 """What each setting does: the paper's two losses and three strategies, and one setting after another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from advanchor.concepts import Concept
@@ -24,11 +24,6 @@ from advanchor.studies.lab import (
     thousandths,
 )
 
-VALIDATION: Mapping[str, tuple[str, ...]] = {  # none of them is a test concept of the comparison
-    "style": ("striped", "solid"),
-    "object": ("star", "cross"),
-    "identity": ("mira morwin", "tessa morwin"),
-}
 DEFAULT = "as in the comparison"
 LOSSES, STRATEGIES = ("adv1", "adv2"), ("alternating", "sequential", "cyclical")
 
@@ -112,9 +107,8 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
 
 def study(title: str, settings: Any, folder: str, explained: str) -> Study:
     def trials(base: Base, scale: Scale) -> list[Trial]:
-        kinds = ("style",) if scale.quick else VALIDATION
-        count = min(scale.per_kind, 1)
-        return crossed([c for kind in kinds for c in concepts(kind, VALIDATION[kind][:count])], settings, scale)
+        kinds = ("style",) if scale.quick else ("style", "object", "identity")
+        return crossed([c for kind in kinds for c in concepts(kind, rivals.VALIDATION[kind])], settings, scale)
 
     return Study(title, trials, EvaluationSettings(**rivals.PICTURES), rows, COLUMNS, plot, folder, explained)
 

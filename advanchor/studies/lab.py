@@ -18,6 +18,7 @@ from advanchor.runtime.drive import Place, drive
 from advanchor.runtime.status import View
 from advanchor.runtime.store import Store
 from advanchor.spec import BatchSpec, Resources
+from advanchor.training import TrainingSettings
 
 MODEL = "pocket"
 PACK = 8  # tasks of equal settings that share a forward, at most: on CPU cores more bring nothing
@@ -86,12 +87,12 @@ def concepts(kind: Any, names: Sequence[str]) -> list[Concept]:
 def crossed(
     listed: Sequence[Concept], rows: Callable[[Concept], Mapping[str, MethodSettings]], scale: Scale
 ) -> list[Trial]:
-    """Every concept with every row of settings and every seed."""
+    """Every concept with every row of settings and every seed; what draws nothing is done once."""
     return [
         Trial(label, concept, shortened(settings) if scale.quick else settings, seed)
         for concept in listed
         for label, settings in rows(concept).items()
-        for seed in range(scale.seeds)
+        for seed in range(scale.seeds if isinstance(settings, TrainingSettings) else 1)
     ]
 
 
@@ -105,7 +106,7 @@ def asked(study: Study, scale: Scale) -> EvaluationSettings:
     """The study's evaluation, or the same in next to no time."""
     if not scale.quick:
         return study.evaluation
-    few = {"num_prompts": 2, "images_per_prompt": 1, "retained_images_per_prompt": 1, "steps": 2}
+    few = {"num_prompts": 2, "num_retained": 4, "images_per_prompt": 1, "retained_images_per_prompt": 1, "steps": 2}
     return study.evaluation.model_copy(update={**few, "doses": study.evaluation.doses[-1:]})
 
 

@@ -1,7 +1,8 @@
 """Every method on every kind of concept, read at the same UA: what does it cost the rest of the model?"""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from advanchor.concepts import Concept
@@ -29,9 +30,10 @@ from advanchor.text import fill
 
 FOLDER = "comparison"
 TARGET_UA = 0.97
-DOSES = (0.5, 1.5, 2.0)
+DOSES = (0.6, 1.4, 2.0)
 PICTURES: dict[str, Any] = {
-    "num_prompts": 24, "images_per_prompt": 1, "retained_images_per_prompt": 1, "solver": "dpm", "steps": 6,
+    "num_prompts": 24, "images_per_prompt": 1, "num_retained": 40, "retained_images_per_prompt": 2,
+    "solver": "dpm", "steps": 6,
 }  # fmt: skip
 EVALUATION = EvaluationSettings(**PICTURES, doses=DOSES)
 TEST_CONCEPTS: dict[str, tuple[str, ...]] = {  # none of them was used to choose settings
@@ -44,36 +46,72 @@ SUPERCLASS, SIMILAR, PAPER, LATER = (
     "fixed_anchor, superclass", "fixed_anchor, similar", "adv_anchor, as in the paper", "adv_anchor, later tokens too",
 )  # fmt: skip
 OURS, NO_SEARCH = "guarded_anchor", "guarded_anchor, e_adv = 0"
-LR = {"style": 7e-4, "object": 7e-4, "identity": 4e-4, "explicit": 1e-3}
+ABLATIONS: dict[str, dict[str, Any]] = {
+    NO_SEARCH: {"anchor_steps": 0},
+    "guarded_anchor, beyond 0": {"beyond": 0.0},
+    "guarded_anchor, no guard": {"retain_weight": 0.0},
+}
+VALIDATION: dict[str, tuple[str, ...]] = {  # settings are chosen on these; there is only one mark
+    "style": ("striped",),
+    "object": ("star",),
+    "identity": (people()[10].name,),
+    "explicit": ("sigil",),
+}
+LRS = (7e-4, 2e-3)  # what every trained method is tried with
+KINDS = tuple(TEST_CONCEPTS)
+LR: dict[str, tuple[float, ...]] = {  # the better of LRS, by kind in their order; `advanchor study tuning`
+    SUPERCLASS: (2e-3, 2e-3, 2e-3, 2e-3),
+    SIMILAR: (2e-3, 2e-3, 2e-3, 2e-3),
+    "esd": (2e-3, 2e-3, 2e-3, 2e-3),
+    PAPER: (2e-3, 2e-3, 2e-3, 2e-3),
+    LATER: (7e-4, 7e-4, 7e-4, 7e-4),
+    OURS: (2e-3, 2e-3, 2e-3, 2e-3),
+}
 ANCHOR_LR = {"style": 1.5e-3, "object": 1.5e-3, "identity": 1.5e-3, "explicit": 3e-3}
 
 
-def trained(concept: Concept) -> dict[str, Any]:
+def trained(concept: Concept, lr: float) -> dict[str, Any]:
     """What all that is trained has in common."""
-    return {"steps": 70, "batch_size": 4, "num_latents": 32, "lr": LR[concept.kind]}
+    return {"steps": 70, "batch_size": 4, "num_latents": 32, "lr": lr}
 
 
-def adversarial(concept: Concept, **changed: Any) -> adv_anchor.Settings:
-    """The paper's method, as the demo has it."""
+def chosen_lr(label: str, concept: Concept) -> float:
+    return LR[label][KINDS.index(concept.kind)]
+
+
+def adversarial(concept: Concept, lr: float | None = None, **changed: Any) -> adv_anchor.Settings:
+    """The paper's method, also on the tokens after the concept."""
     searched = {"anchor_steps": 10, "anchor_lr": ANCHOR_LR[concept.kind], "perturb_tokens": "concept_and_later"}
-    return adv_anchor.Settings(**trained(concept) | searched | changed)
+    return adv_anchor.Settings(**trained(concept, lr or chosen_lr(LATER, concept)) | searched | changed)
+
+
+def guarded(common: Mapping[str, Any], **changed: Any) -> guarded_anchor.Settings:
+    return guarded_anchor.Settings(**{**common, "anchor_steps": 5, "anchor_lr": 3e-3, **changed})
+
+
+def trained_rows(base: Base, concept: Concept) -> dict[str, Callable[[float], MethodSettings]]:
+    """Every method that is trained, by its learning rate; towards a similar concept only where there is one."""
+    similar = most_similar(base, concept)
+    found: dict[str, Callable[[float], MethodSettings]] = {
+        SUPERCLASS: lambda lr: fixed_anchor.Settings(**trained(concept, lr)),
+        "esd": lambda lr: esd.Settings(**trained(concept, lr)),
+        PAPER: lambda lr: adversarial(concept, lr, perturb_tokens="concept"),
+        LATER: lambda lr: adversarial(concept, lr),
+        OURS: lambda lr: guarded(trained(concept, lr)),
+    }
+    if similar:
+        found[SIMILAR] = lambda lr: fixed_anchor.Settings(
+            **trained(concept, lr), anchor="concept", anchor_concept=similar
+        )
+    return found
 
 
 def methods_for(base: Base, concept: Concept) -> dict[str, MethodSettings]:
-    """The rows of the table for one concept; those towards a similar concept only where there is one."""
-    common, similar = trained(concept), most_similar(base, concept)
-    found: dict[str, MethodSettings] = {
-        SUPERCLASS: fixed_anchor.Settings(**common),
-        "esd": esd.Settings(**common),
-        "uce": uce.Settings(tokens="last_and_later"),
-        PAPER: adversarial(concept, perturb_tokens="concept"),
-        LATER: adversarial(concept),
-        OURS: guarded_anchor.Settings(**common),
-        NO_SEARCH: guarded_anchor.Settings(**common, anchor_steps=0),
-    }
-    if similar:
-        found[SIMILAR] = fixed_anchor.Settings(**common, anchor="concept", anchor_concept=similar)
-    return found
+    """The rows of the table for one concept: every method as it was tuned, and ours without each of its parts."""
+    found = {label: make(chosen_lr(label, concept)) for label, make in trained_rows(base, concept).items()}
+    common = trained(concept, chosen_lr(OURS, concept))
+    found["uce"] = uce.Settings(tokens="last_and_later")
+    return found | {label: guarded(common, **changed) for label, changed in ABLATIONS.items()}
 
 
 def most_similar(base: Base, concept: Concept) -> str | None:
@@ -88,9 +126,21 @@ def most_similar(base: Base, concept: Concept) -> str | None:
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
-    kinds = ("style",) if scale.quick else TEST_CONCEPTS
+    kinds = ("style",) if scale.quick else KINDS
     listed = [c for kind in kinds for c in concepts(kind, TEST_CONCEPTS[kind][: scale.per_kind])]
     return crossed(listed, lambda concept: methods_for(base, concept), scale)
+
+
+def tuning(base: Base, scale: Scale) -> list[Trial]:
+    """Every trained method with every learning rate on validation concepts."""
+
+    def tried(concept: Concept) -> dict[str, MethodSettings]:
+        rows = trained_rows(base, concept).items()
+        return {f"{label}, lr {lr:g}": make(lr) for label, make in rows for lr in LRS}
+
+    kinds = ("style",) if scale.quick else KINDS
+    listed = [c for kind in kinds for c in concepts(kind, VALIDATION[kind][: scale.per_kind])]
+    return crossed(listed, tried, replace(scale, seeds=1))
 
 
 def cost_at(name: str, ua: float) -> Callable[[Sequence[Curve]], float | None]:
@@ -125,12 +175,16 @@ def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
             curves = list(own.values())
             mean = mean_curve(curves)
             reached = at_ua(mean, TARGET_UA)
-            pairs = [(own[key], methods[OURS][key]) for key in own if key in methods[OURS]]
+            ours = methods.get(OURS, {})
+            pairs = [(own[key], ours[key]) for key in own if key in ours]
             listed.append(
                 {"kind": kind, "method": label, "erasures": len(curves), "dose": reached.dose if reached else None}
                 | {"ua_at_1": next(p for p in mean if p.dose == 1).ua, "ua_at_most": mean[-1].ua}
                 | {name: estimate(curves, cost_at(name, TARGET_UA)) for name in COSTS}
-                | {"ratio": None if label == OURS else estimate(pairs, ratio), "curve": [vars(p) for p in mean]}
+                | {
+                    "ratio": estimate(pairs, ratio) if pairs and label != OURS else None,
+                    "curve": [vars(p) for p in mean],
+                }
             )
     return listed
 
@@ -169,15 +223,10 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
     figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(kinds), fontsize="small")
 
 
-RIVALS = Study(
-    "Methods compared at the same UA",
-    trials,
-    EVALUATION,
-    rows,
-    COLUMNS,
-    plot,
-    FOLDER,
+EXPLAINED = (
     "Each delta is scaled (its dose) until 97 % of pictures for the concept no longer show it; costs are read there,\n"
     "between doses in proportion. Degradation and diversity loss: distances in classifier features, x 1000; other\n"
-    "losses: points. In brackets: 95 % intervals over erasures. –: that UA is not reached, or there is no such figure.",
+    "losses: points. In brackets: 95 % intervals over erasures. –: that UA is not reached, or there is no such figure."
 )
+RIVALS = Study("Methods compared at the same UA", trials, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
+TUNING = Study("Every method's learning rate", tuning, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
