@@ -97,7 +97,8 @@ def estimate(samples: Sequence[T], value: Callable[[Sequence[T]], float | None])
     """A value of all samples with its interval; None for what there is not."""
     middle = value(samples) if samples else None
     bounds = None if middle is None else interval(samples, value)
-    return (middle, *(bounds or (None, None)))
+    low, high = bounds or (None, None)
+    return middle, low, high
 
 
 def mean_interval(values: Sequence[float]) -> Estimate:
