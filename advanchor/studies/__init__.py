@@ -6,6 +6,7 @@ from typing import Any
 STUDIES: dict[str, tuple[str, str]] = {  # name -> module and the Study in it
     "tuning": ("rivals", "TUNING"),
     "rivals": ("rivals", "RIVALS"),
+    "ablation": ("rivals", "ABLATION"),
     "anchors": ("anchors", "ANCHORS"),
     "styles": ("kinds", "STYLES_STUDY"),
     "objects": ("kinds", "OBJECTS_STUDY"),

@@ -1,0 +1,35 @@
+"""Tables and trials of studies."""
+
+from advanchor.methods import fixed_anchor, uce
+from advanchor.studies.lab import Scale, around, concepts, crossed, markdown, percent, tables, text, thousandths
+
+COLUMNS = {"name": ("name", text), "ua": ("UA", around(percent)), "cost": ("cost", thousandths)}
+
+
+def test_a_value_stands_with_its_interval_and_nothing_is_a_dash() -> None:
+    rows = [
+        {"name": "a", "ua": (0.5, 0.25, 0.75), "cost": 0.0123},
+        {"name": "b", "ua": (0.5, None, None), "cost": None},
+        {"name": "c", "ua": None, "cost": None},
+    ]
+    assert markdown(rows, COLUMNS).splitlines() == [
+        "| name | UA | cost |",
+        "|---|---|---|",
+        "| a | 50.0 (25.0 to 75.0) | 12.3 |",
+        "| b | 50.0 | – |",
+        "| c | – | – |",
+    ]
+
+
+def test_rows_of_another_make_have_a_table_of_their_own_and_empty_columns_go() -> None:
+    first, second = tables([{"name": "a", "cost": 1.0}, {"name": "b"}], COLUMNS).split("\n\n")
+    assert "cost" in first and "UA" not in first and second.splitlines() == ["| name |", "|---|", "| b |"]
+
+
+def test_every_concept_meets_every_setting_and_seed_but_what_draws_nothing_is_done_once() -> None:
+    rows = {"trained": fixed_anchor.Settings(), "solved": uce.Settings()}
+    found = crossed(concepts("style", ("striped", "solid")), lambda _: rows, Scale(seeds=3))
+    assert [(t.concept.name, t.label, t.seed) for t in found if t.label == "solved"] == [
+        ("striped", "solved", 0), ("solid", "solved", 0),
+    ]  # fmt: skip
+    assert sum(t.label == "trained" for t in found) == 6
