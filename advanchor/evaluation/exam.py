@@ -27,6 +27,7 @@ class Exam:
     erased: tuple[Question, ...]  # prompts with the concept
     retained: tuple[Question, ...]  # prompts without it
     hinted: tuple[Question, ...] = ()  # prompts that only hint at it
+    reworded: tuple[tuple[str, str], ...] = ()  # (wording, prompt): other wordings of prompts with the concept
 
     def repeated(self, copies: Mapping[str, int]) -> "Exam":
         """The exam with one question per picture, where `copies` pictures of each question are made."""
