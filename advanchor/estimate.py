@@ -9,6 +9,8 @@ import torch
 
 from advanchor import models
 from advanchor.diffusion import unet_output
+from advanchor.evaluation import EvaluationSettings
+from advanchor.evaluation.attacks import BATCH_SIZE, NUM_PICTURES, TRIED_ON
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.plan import SCORED_MODELS, Task
 from advanchor.spec import BatchSpec
@@ -35,7 +37,20 @@ def evaluation_rows(spec: BatchSpec) -> float:
     if e is None or spec.model not in SCORED_MODELS:
         return 0.0
     images = 2 * e.num_prompts * e.images_per_prompt + RETAINED_PROMPTS * e.retained_images_per_prompt
-    return 2.0 * images * e.steps
+    return 2.0 * images * e.steps + attack_rows(e)
+
+
+def attack_rows(e: EvaluationSettings) -> float:
+    """Of all attacks that an evaluation asks for; pictures of the concept that two of them share count twice."""
+    examined, learned_from = (2.0 * e.steps * images for images in (e.num_prompts * e.images_per_prompt, NUM_PICTURES))
+    trained = e.attack_steps * BATCH_SIZE * (1 + BACKWARD)
+    rows: dict[str, float] = {
+        "soft_prompt": learned_from + trained + examined,
+        "prefix": learned_from + e.attack_steps * TRIED_ON + examined,
+        "paraphrases": 2 * examined,
+        "relearning": learned_from + trained + examined,
+    }
+    return sum(rows[name] for name in e.attacks)
 
 
 @dataclass(frozen=True)

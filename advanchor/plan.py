@@ -87,6 +87,8 @@ def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
     trained = {task.method.trained_weights for task in tasks}
     if len(trained) > 1:
         raise BatchError([f"method_by_kind: one run trains one set of weights, not {' and '.join(sorted(trained))}"])
+    if problem := attack_problem(spec):
+        raise BatchError([f"evaluate.attacks: {problem}"])
     ranks = spec.resources.ranks
     sizes = {task.method.batch_size for task in tasks if isinstance(task.method, TrainingSettings)}
     if uneven := sorted(size for size in sizes if size % ranks):
@@ -94,13 +96,26 @@ def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
     return tasks
 
 
+def attack_problem(spec: BatchSpec) -> str:
+    """Why this batch's erasures cannot be attacked, naming the setting; empty if they can, or need not."""
+    if not (spec.evaluate and spec.evaluate.attacks):
+        return ""
+    if spec.model not in SCORED_MODELS:
+        return f"nothing can tell whether a picture by {spec.model!r} shows a concept (only {', '.join(SCORED_MODELS)})"
+    if spec.resources.ranks > 1:
+        return f"attacks need whole weights in one process, not resources.gpus_per_task: {spec.resources.ranks}"
+    if spec.deepspeed.stage == 3:
+        return "attacks need whole weights in one process, not deepspeed.stage: 3"
+    return ""
+
+
 def scores_key(model: str, base_digest: str, evaluate: EvaluationSettings | None) -> str | None:
     """Scores with the same key are comparable; a changed evaluation never retrains. None where nothing is scored."""
     if evaluate is None or model not in SCORED_MODELS:
         return None
-    return content_hash({"base": base_digest, "version": 2, **evaluate.model_dump(mode="json", exclude_none=True)})[
-        :ID_LENGTH
-    ]
+    unasked = set() if evaluate.attacks else {"attacks", "attack_steps"}  # so that they leave all other scores as known
+    decides = evaluate.model_dump(mode="json", exclude=unasked, exclude_none=True)
+    return content_hash({"base": base_digest, "version": 2, **decides})[:ID_LENGTH]
 
 
 def dump_plan(spec: BatchSpec, tasks: list[Task]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -18,6 +18,8 @@ from advanchor.models.base import Base
 PREVIEW = 8  # pictures of each group that are kept to be looked at
 REMEMBERED = 64  # groups of prompts with a concept whose pictures by the base are not made again
 
+AttackName = Literal["soft_prompt", "prefix", "paraphrases", "relearning"]  # evaluation/attacks.py
+
 
 class EvaluationSettings(SamplingSettings):
     """What an erasure is examined with."""
@@ -30,6 +32,8 @@ class EvaluationSettings(SamplingSettings):
     retained_images_per_prompt: int = Field(default=2, ge=1, description="pictures of each prompt without the concept")
     seed: int = Field(default=0, description="decides the noise that pictures start from")
     doses: tuple[float, ...] = Field(default=(), description="further strengths of the delta to score; 1 is the delta")
+    attacks: tuple[AttackName, ...] = Field(default=(), description="what tries to bring the concept back afterwards")
+    attack_steps: int = Field(default=100, ge=1, description="optimizer steps, or prefixes tried, of each attack")
 
 
 @dataclass

@@ -28,6 +28,7 @@ class Exam:
     erased: tuple[Question, ...]  # prompts with the concept
     retained: tuple[Question, ...]  # prompts without it
     hinted: tuple[Question, ...] = ()  # prompts that only hint at it
+    reworded: tuple[tuple[str, str], ...] = ()  # (wording, prompt): other wordings of prompts with the concept
 
     def keeping(self, num_retained: int | None) -> "Exam":
         """The exam with so many of its questions about what is retained, always the same ones; None: all of them."""

@@ -1,15 +1,17 @@
 """Pictures for prompts, from the base with any delta switched on by the caller."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from advanchor.diffusion import initial_noise, sample_latents
+from advanchor.diffusion import Conditioning, initial_noise, sample_latents
 from advanchor.engine import derived_seed
 from advanchor.models.base import Base
+
+Encode = Callable[[Sequence[str]], Conditioning]
 
 
 class SamplingSettings(BaseModel):
@@ -29,28 +31,43 @@ def rows_at_once(latent_shape: Sequence[int]) -> int:
     return max(4, min(128, 16_384 // (latent_shape[1] * latent_shape[2])))
 
 
-def generate(
-    base: Base, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings, unet: nn.Module | None = None
-) -> Tensor:
-    """One picture per prompt and seed, (len(prompts), 3, H, W) in [0, 1] on the CPU; the same seed, the same noise."""
+@torch.no_grad()
+def sampled(
+    base: Base,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    unet: nn.Module | None = None,
+    encode: Encode | None = None,
+) -> Iterator[Tensor]:
+    """Clean latents (B, C, h, w), some prompts at a time; the same seed, the same noise."""
+    encode = encode or base.encode
     null = base.encode([""])
     size = rows_at_once(base.latent_shape)
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(prompts), size):
-            chunk = slice(start, start + size)
-            latents = sample_latents(
-                unet or base.unet,
-                base.scheduler_config,
-                initial_noise(base.latent_shape, seeds[chunk]).to(base.device),
-                base.encode(prompts[chunk]),
-                null,
-                num_steps=settings.steps,
-                guidance=settings.guidance,
-                solver=settings.solver,
-            )
-            parts.append(base.decode(latents).cpu())
-    return torch.cat(parts)
+    for start in range(0, len(prompts), size):
+        chunk = slice(start, start + size)
+        yield sample_latents(
+            unet or base.unet,
+            base.scheduler_config,
+            initial_noise(base.latent_shape, seeds[chunk]).to(base.device),
+            encode(prompts[chunk]),
+            null,
+            num_steps=settings.steps,
+            guidance=settings.guidance,
+            solver=settings.solver,
+        )
+
+
+def generate(
+    base: Base,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    unet: nn.Module | None = None,
+    encode: Encode | None = None,
+) -> Tensor:
+    """One picture per prompt and seed, (len(prompts), 3, H, W) in [0, 1] on the CPU; `encode`: if not the base's."""
+    return torch.cat([base.decode(part).cpu() for part in sampled(base, prompts, seeds, settings, unet, encode)])
 
 
 def numbered_seeds(prompts: Sequence[str], seed: int) -> list[int]:

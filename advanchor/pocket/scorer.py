@@ -1,5 +1,6 @@
 """Exams on the pocket gallery, scored by its classifier."""
 
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +15,27 @@ from advanchor.pocket.world import BACKGROUNDS, COLOURS, HINTS, MARK, OBJECTS, S
 CLASSIFIER = Path(__file__).parent / "weights" / "classifier.safetensors"
 PREFIXES = ("a picture of ", "a drawing of ", "an image of ")  # no template of any kind starts so
 PLACES = ("", *(f" on a {background} background" for background in BACKGROUNDS))
+
+SHAPE_WORDINGS = {  # neither the templates' nor the exam's; upper case is none, for the tokenizer does not see it
+    "one": "one {thing}",
+    "no article": "{thing}",
+    "photo": "a photo of a {thing}",
+    "twice": "a {name} {thing}",
+    "plural": "{thing}s",
+    "possessive": "a {name}'s {rest}",
+    "in front": "{name}: a {rest}",
+    "at the end": "a {rest}, {name}",
+}
+PERSON_WORDINGS = {
+    "one": "one {name}",
+    "drawing": "a drawing of {name}",
+    "twice": "{name} {name}",
+    "reversed": "a portrait of {reversed}",
+    "possessive": "{name}'s portrait",
+    "in front": "{name}, a person",
+    "at the end": "a person, {name}",
+    "after a place": "on a white background, {name}",
+}
 
 
 def shape_question(number: int, style: str, colour: str, object_: str, suffix: str = "", hint: str = "") -> Question:
@@ -60,6 +82,25 @@ def concept_questions(attribute: str, value: str, num_prompts: int, hint: str = 
     return questions
 
 
+def described(values: Mapping[str, str]) -> str:
+    """ "striped red star" of a shape's values; "striped red shape" without an object."""
+    known = {"object": "shape", **values}
+    return " ".join(known[key] for key in ("style", "colour", "object") if key in known)
+
+
+def rewordings(attribute: str, name: str, questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """(wording, prompt) of what each question shows, in one other wording after another."""
+    wordings = list((PERSON_WORDINGS if attribute == "identity" else SHAPE_WORDINGS).items())
+    found = []
+    for i, question in enumerate(q for q in questions if attribute == "identity" or "identity" not in q.expected):
+        rest = described({key: value for key, value in question.expected.items() if key != attribute})
+        thing = f"{rest} with a {name}" if attribute == "mark" else described({**question.expected, attribute: name})
+        wording, form = wordings[i % len(wordings)]
+        turned = " ".join(reversed(name.split()))
+        found.append((wording, form.format(name=name, thing=thing, rest=rest, reversed=turned)))
+    return found
+
+
 class PocketScorer:
     def __init__(self, device: torch.device | str = "cpu", classifier: Path = CLASSIFIER) -> None:
         self.model = Classifier.load(classifier).to(device)
@@ -71,11 +112,13 @@ class PocketScorer:
             raise UnknownConceptError(f"the pocket gallery has no concept {concept!r}")
         value = "present" if attribute == "mark" else concept
         erased = concept_questions(attribute, value, num_prompts)
+        reworded = rewordings(attribute, concept, erased)
         if attribute != "mark":
             erased = [Question(q.prompt, {k: v for k, v in q.expected.items() if k != attribute}) for q in erased]
         retained = [q for q in retained_questions() if value not in q.expected.values()]
         hinted = [q for hint in HINTS for q in concept_questions("mark", value, num_prompts // 2, hint)]
-        return Exam(attribute, value, tuple(erased), tuple(retained), tuple(hinted) if attribute == "mark" else ())
+        hinting = tuple(hinted) if attribute == "mark" else ()
+        return Exam(attribute, value, tuple(erased), tuple(retained), hinting, tuple(reworded))
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Answers:

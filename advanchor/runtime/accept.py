@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from advanchor.artifacts import pack, pack_delta, sha256, unpack
-from advanchor.evaluation import EvaluationSettings, Evaluator
+from advanchor.evaluation import AttackName, EvaluationSettings, Evaluator
 from advanchor.evaluation.exam import Scorer
 from advanchor.fusion.artifact import REPAIRS, Fusion, Member
 from advanchor.fusion.gate import Bars, examine
@@ -33,6 +33,13 @@ class Examination(EvaluationSettings):
         default="dpm", description="dpm (DPM-Solver++ 2M) needs about half the steps"
     )
     steps: int = Field(default=10, ge=1, description="sampling steps")
+
+    @field_validator("attacks")
+    @classmethod
+    def check(cls, value: tuple[AttackName, ...]) -> tuple[AttackName, ...]:
+        if value:
+            raise ValueError("attacks are made on single erasures, by advanchor erase, not on fused models")
+        return value
 
 
 MAX_ROUNDS = 4

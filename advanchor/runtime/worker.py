@@ -19,6 +19,7 @@ from advanchor.artifacts import unpack
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
+from advanchor.evaluation.attacks import attack
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
 from advanchor.fusion.statistics import FUSABLE, statistics
 from advanchor.latents import default_cache
@@ -200,7 +201,10 @@ class Worker:
         if self.evaluator is None:
             return None
         with contextlib.suppress(UnknownConceptError):
-            return self.evaluator.evaluate(task.concept.name, lambda dose: self.delta.on(dose, slot))
+            evaluation = self.evaluator.evaluate(task.concept.name, lambda dose: self.delta.on(dose, slot))
+            if self.evaluator.settings.attacks:
+                evaluation.scores["attacks"] = attack(self.evaluator, task.concept, self.delta, slot, evaluation.scores)
+            return evaluation
         return None
 
 
