@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {  # quick ones, a row for every method
     "fixed_anchor": fixed_anchor.Settings(**QUICK),
     "esd": esd.Settings(**QUICK, partial_steps=3),
     "uce": uce.Settings(),
-    "speed": speed.Settings(retain_prompts=20),
+    "speed": speed.Settings(retain_prompts=20, augment=0),
     "control": control.Settings(**QUICK, seconds=0.01),
 }
 LOSSES, STRATEGIES = ("adv1", "adv2"), ("alternating", "sequential", "cyclical")
