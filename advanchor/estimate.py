@@ -12,7 +12,7 @@ from advanchor.diffusion import unet_output
 from advanchor.evaluation import EvaluationSettings
 from advanchor.evaluation.attacks import BATCH_SIZE, NUM_PICTURES, TRIED_ON
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
-from advanchor.plan import SCORED_MODELS, Task
+from advanchor.plan import Task, is_scored
 from advanchor.spec import BatchSpec
 from advanchor.training import TrainingSettings
 
@@ -34,9 +34,10 @@ def training_rows(task: Task) -> float:
 
 def evaluation_rows(spec: BatchSpec) -> float:
     e = spec.evaluate
-    if e is None or spec.model not in SCORED_MODELS:
+    if e is None or not is_scored(spec.model, e):
         return 0.0
-    images = 2 * e.num_prompts * e.images_per_prompt + RETAINED_PROMPTS * e.retained_images_per_prompt
+    retained = e.num_retained or (RETAINED_PROMPTS if e.scorer is None else e.scorer.num_retained)
+    images = 2 * e.num_prompts * e.images_per_prompt + retained * e.retained_images_per_prompt
     return 2.0 * images * e.steps + attack_rows(e)
 
 

@@ -30,7 +30,7 @@ def gram(prompt_embeds: Tensor) -> Tensor:
 def null_space(kept: Tensor) -> Tensor:
     """N (D, D - r): an orthonormal basis of all directions that are orthogonal to `kept` (D, m) of rank r."""
     left, values, _ = torch.linalg.svd(kept.double(), full_matrices=True)
-    rank = int((values > RANK_TOLERANCE * values.max().clamp_min(1e-300)).sum())
+    rank = int((values > RANK_TOLERANCE * values[:1].clamp_min(1e-300)).sum())  # the largest stands first
     return left[:, rank:]
 
 

@@ -12,12 +12,13 @@ from advanchor import models
 from advanchor.concepts import Concept
 from advanchor.engine import derived_seed
 from advanchor.evaluation import EvaluationSettings
+from advanchor.evaluation.scorers import missing
 from advanchor.methods import METHODS, MethodSettings
 from advanchor.spec import BatchError, BatchSpec
 from advanchor.training import TrainingSettings
 
 ID_LENGTH = 12
-SCORED_MODELS = ("pocket",)  # those that a scorer can look at
+SCORED_MODELS = ("pocket",)  # those that have a scorer of their own
 SLUG_LENGTH = 40
 
 
@@ -76,13 +77,21 @@ def make_task(spec: BatchSpec, concept: Concept, base_digest: str) -> Task:
 
 
 def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
-    """The batch's tasks, in its order. Raises BatchError if the model is not there or has other weights to train."""
+    """The batch's tasks, in its order.
+
+    Raises BatchError if the model or what its scorer needs is not there, or if it has other weights to train.
+    """
+    base_digest, problems = "", []
     try:
         folder = models.resolve(spec.model)
         models.adapter(folder)
         base_digest = models.digest(folder)
     except models.ModelError as error:
-        raise BatchError([f"model: {error}"]) from error
+        problems.append(f"model: {error}")
+    if spec.evaluate and spec.evaluate.scorer:
+        problems += [f"evaluate.scorer.{problem}" for problem in missing(spec.evaluate.scorer, concepts)]
+    if problems:
+        raise BatchError(problems)
     tasks = [make_task(spec, concept, base_digest) for concept in concepts]
     trained = {task.method.trained_weights for task in tasks}
     if len(trained) > 1:
@@ -100,8 +109,8 @@ def attack_problem(spec: BatchSpec) -> str:
     """Why this batch's erasures cannot be attacked, naming the setting; empty if they can, or need not."""
     if not (spec.evaluate and spec.evaluate.attacks):
         return ""
-    if spec.model not in SCORED_MODELS:
-        return f"nothing can tell whether a picture by {spec.model!r} shows a concept (only {', '.join(SCORED_MODELS)})"
+    if spec.model not in SCORED_MODELS or spec.evaluate.scorer:
+        return f"only the scorers of {', '.join(SCORED_MODELS)} know how to ask; not {spec.model!r} or evaluate.scorer"
     if spec.resources.ranks > 1:
         return f"attacks need whole weights in one process, not resources.gpus_per_task: {spec.resources.ranks}"
     if spec.deepspeed.stage == 3:
@@ -111,11 +120,16 @@ def attack_problem(spec: BatchSpec) -> str:
 
 def scores_key(model: str, base_digest: str, evaluate: EvaluationSettings | None) -> str | None:
     """Scores with the same key are comparable; a changed evaluation never retrains. None where nothing is scored."""
-    if evaluate is None or model not in SCORED_MODELS:
+    if evaluate is None or not is_scored(model, evaluate):
         return None
     unasked = set() if evaluate.attacks else {"attacks", "attack_steps"}  # so that they leave all other scores as known
     decides = evaluate.model_dump(mode="json", exclude=unasked, exclude_none=True)
     return content_hash({"base": base_digest, "version": 2, **decides})[:ID_LENGTH]
+
+
+def is_scored(model: str, evaluate: EvaluationSettings) -> bool:
+    """Whether anything can look at a model's pictures."""
+    return model in SCORED_MODELS or evaluate.scorer is not None
 
 
 def dump_plan(spec: BatchSpec, tasks: list[Task]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pydantic import (
 from advanchor import yaml_lines
 from advanchor.concepts import KINDS, PRESETS, Concept, KindName, default_prompts
 from advanchor.evaluation import EvaluationSettings
+from advanchor.evaluation.scorers import ScorerSettings
 from advanchor.explain import choice, reason
 from advanchor.methods import METHODS, MethodSettings, adv_anchor
 
@@ -203,6 +204,16 @@ def parse_batch(
     return spec, concepts
 
 
+def located(problems: Sequence[str], path: Path) -> list[str]:
+    """Problems "field: what" of a batch that has been read, with the file and the place of the field before them."""
+    document = yaml_lines.parse(path.read_text())
+    found = []
+    for problem in problems:
+        line, column = document.place(tuple(problem.partition(":")[0].split(".")))
+        found.append(f"{path}:{line}:{column}: {problem}")
+    return found
+
+
 def set_override(data: dict[str, Any], override: str) -> None:
     """Apply "method.lr=2e-5". Raises BatchError."""
     field, separator, value = override.partition("=")
@@ -278,6 +289,8 @@ def fields_at(loc: tuple[str | int, ...], data: dict[str, Any]) -> list[str]:
             return fields_of(METHODS[method.get("name", "adv_anchor")].Settings)
         case ("concepts", int(i), *_):
             return fields_of(ENTRIES[entry_tag(data["concepts"][i])])
+        case ("evaluate", "scorer", *_):
+            return fields_of(ScorerSettings)
         case (str(section), _, *_):
             sections = {"evaluate": EvaluationSettings, "resources": Resources, "deepspeed": DeepSpeedSettings}
             return fields_of(sections[section])

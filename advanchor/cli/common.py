@@ -64,11 +64,14 @@ def planned(batch: Path, overrides: Sequence[str] | None, output: str | None) ->
     """The batch and its tasks; every error is reported at once, before any work, with exit code 2."""
     quiet()
     from advanchor.plan import plan
-    from advanchor.spec import read_batch
+    from advanchor.spec import BatchError, located, read_batch
 
     with user_errors():
         spec, concepts = read_batch(batch, overrides or (), output)
-        return spec, plan(spec, concepts)
+        try:
+            return spec, plan(spec, concepts)
+        except BatchError as error:
+            raise BatchError(located(error.problems, batch)) from error
 
 
 def opened(run_directory: str) -> "tuple[BatchSpec, list[Task], Store]":

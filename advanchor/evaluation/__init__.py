@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.engine import Engine
-from advanchor.evaluation.exam import Answers, Exam, Question, Scorer, score
+from advanchor.evaluation.exam import Answers, Exam, Question, Scorer, TextScorer, score
 from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
 from advanchor.evaluation.metrics import alignment, diversity, frechet_distance
+from advanchor.evaluation.scorers import ScorerSettings
 from advanchor.models.base import Base
 
 PREVIEW = 8  # pictures of each group that are kept to be looked at
@@ -31,6 +32,9 @@ class EvaluationSettings(SamplingSettings):
     )
     retained_images_per_prompt: int = Field(default=2, ge=1, description="pictures of each prompt without the concept")
     seed: int = Field(default=0, description="decides the noise that pictures start from")
+    scorer: ScorerSettings | None = Field(
+        default=None, description="what looks at the pictures; null: the pocket gallery's own, for other bases nothing"
+    )
     doses: tuple[float, ...] = Field(default=(), description="further strengths of the delta to score; 1 is the delta")
     attacks: tuple[AttackName, ...] = Field(default=(), description="what tries to bring the concept back afterwards")
     attack_steps: int = Field(default=100, ge=1, description="optimizer steps, or prefixes tried, of each attack")
@@ -49,6 +53,7 @@ class Seen:
     answers: Answers
     features: Tensor  # (N, F)
     preview: Tensor  # (8, 3, H, W)
+    match: Tensor | None = None  # (N,) how well each fits its prompt, where the scorer can tell
 
 
 class Evaluator:
@@ -95,7 +100,15 @@ class Evaluator:
         answers = [answer for part in images.split(256) for answer in self.scorer.read(part.to(device))]
         features = torch.cat([self.scorer.features(part.to(device)).cpu() for part in images.split(256)])
         chosen = torch.linspace(0, len(images) - 1, PREVIEW).long()
-        return Seen(answers, features, images[chosen])
+        return Seen(answers, features, images[chosen], self.match(images, questions, copies))
+
+    def match(self, images: Tensor, questions: Sequence[Question], copies: int) -> Tensor | None:
+        """How well pictures, `copies` of each question, fit their prompts, (N,); None if the scorer cannot tell."""
+        if not isinstance(self.scorer, TextScorer):
+            return None
+        prompts = [question.prompt for question in questions for _ in range(copies)]
+        parts = [slice(start, start + 256) for start in range(0, len(images), 256)]
+        return torch.cat([self.scorer.match(images[p].to(self.base.device), prompts[p]).cpu() for p in parts])
 
     def by_base(self, group: str, questions: Sequence[Question], copies: int) -> Seen:
         """What the base makes of a group of questions: of a concept that is examined again, made once."""
@@ -137,11 +150,16 @@ class Evaluator:
 
 
 def scores_of(exam: Exam, seen: Mapping[str, Seen], copies: int) -> dict[str, Any]:
-    """UA, IRA and CRA; alignment and diversity of retained prompts, of which there are `copies` pictures each."""
+    """UA, IRA and CRA; alignment and diversity of retained prompts, of which there are `copies` pictures each.
+
+    clip_score, clip_score_erased: mean match of pictures and their prompts, without and with the concept.
+    """
     retained = seen["retained"]
+    matches = {"clip_score": retained.match, "clip_score_erased": seen["erased"].match}
     return score(exam, {name: group.answers for name, group in seen.items()}) | {
         "alignment": alignment(exam.retained, retained.answers),
         "diversity": diversity(retained.features, copies),
+        **{name: match.mean().item() for name, match in matches.items() if match is not None},
     }
 
 

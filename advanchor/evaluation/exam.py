@@ -6,7 +6,7 @@ Names of the scores are UnlearnCanvas's (Zhang et al. 2024, arXiv 2402.11846).
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -63,6 +63,15 @@ class Scorer(Protocol):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, F), of length one: the space in which pictures are compared."""
+        ...
+
+
+@runtime_checkable
+class TextScorer(Scorer, Protocol):
+    """A scorer that also knows how well a picture fits any prompt."""
+
+    def match(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """How well each picture fits its own prompt, (B,)."""
         ...
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from advanchor.methods import adv_anchor, control, esd, fixed_anchor, guarded_anchor, retune, uce
+from advanchor.methods import adv_anchor, control, esd, fixed_anchor, guarded_anchor, retune, speed, uce
 from advanchor.training import Context, Erasure
 
 METHODS: dict[str, ModuleType] = {
@@ -14,6 +14,7 @@ METHODS: dict[str, ModuleType] = {
     "fixed_anchor": fixed_anchor,
     "esd": esd,
     "uce": uce,
+    "speed": speed,
     "retune": retune,
     "control": control,
 }
@@ -23,6 +24,7 @@ MethodSettings = Annotated[
     | fixed_anchor.Settings
     | esd.Settings
     | uce.Settings
+    | speed.Settings
     | retune.Settings
     | control.Settings,
     Field(discriminator="name"),

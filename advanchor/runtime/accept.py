@@ -33,6 +33,7 @@ class Examination(EvaluationSettings):
         default="dpm", description="dpm (DPM-Solver++ 2M) needs about half the steps"
     )
     steps: int = Field(default=10, ge=1, description="sampling steps")
+    scorer: None = Field(default=None, description="fused models are examined by the base's own scorer only")
 
     @field_validator("attacks")
     @classmethod

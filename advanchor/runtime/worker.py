@@ -16,11 +16,13 @@ from advanchor import methods, models
 from advanchor.api import ErasedConcept, describe, packed
 from advanchor.artifacts import pack as pack_file
 from advanchor.artifacts import unpack
+from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
 from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.attacks import attack
 from advanchor.evaluation.exam import Scorer, UnknownConceptError
+from advanchor.evaluation.scorers import make_scorer
 from advanchor.fusion.statistics import FUSABLE, statistics
 from advanchor.latents import default_cache
 from advanchor.methods import MethodSettings
@@ -48,6 +50,7 @@ class WorkerSettings:
     offload: str
     device: str  # "gpu" or "cpu"
     slots: int = 1  # concepts in a pack
+    scored: tuple[Concept, ...] = ()  # concepts that a scorer from the settings is made for
 
     @classmethod
     def of(cls, spec: BatchSpec, tasks: Sequence[Task], *, on_gpu: bool) -> "WorkerSettings":
@@ -61,6 +64,7 @@ class WorkerSettings:
             precision=spec.deepspeed.precision,
             offload=spec.deepspeed.offload,
             device="gpu" if on_gpu else "cpu",
+            scored=tuple(task.concept for task in tasks) if spec.evaluate and spec.evaluate.scorer else (),
         )
 
 
@@ -73,8 +77,12 @@ class Outcome:
     refused: str = ""
 
 
-def scorer_for(base: Base) -> Scorer | None:
-    """What looks at a base's pictures; None where nothing can (plan.SCORED_MODELS)."""
+def scorer_for(
+    base: Base, evaluate: EvaluationSettings | None = None, concepts: Sequence[Concept] = ()
+) -> Scorer | None:
+    """What looks at a base's pictures; None where nothing can (plan.is_scored). Raises ModelError."""
+    if evaluate and evaluate.scorer:
+        return make_scorer(evaluate.scorer, concepts, base.device)
     if base.name != "pocket":
         return None
     from advanchor.pocket.scorer import PocketScorer
@@ -107,7 +115,7 @@ class Worker:
         self.base_tensors = {k: v.detach().cpu().clone() for k, v in self.delta.base_tensors().items()}
         self.engine = make_engine(self.base.unet, self.delta.named_parameters())
         self.evaluator = None
-        scorer = scorer_for(self.base)
+        scorer = scorer_for(self.base, settings.evaluate, settings.scored)
         if settings.evaluate and scorer:
             self.evaluator = Evaluator(self.base, scorer, settings.evaluate, self.engine)
         self.scores_key = scores_key(settings.model, self.base.digest, settings.evaluate)
