@@ -187,7 +187,7 @@ def test_attacks_that_cannot_be_made_are_refused_before_work_starts(changes: dic
 
 
 def test_attacks_where_nothing_looks_at_pictures_are_refused(tiny_base: Any) -> None:
-    with pytest.raises(BatchError, match=r"evaluate\.attacks: nothing can tell"):
+    with pytest.raises(BatchError, match=r"evaluate\.attacks: only the scorers of pocket"):
         plan(batch(model=str(tiny_base)), [STAR])
 
 

@@ -57,7 +57,7 @@ def mean_point(points: Sequence[Point]) -> Point:
         known = [value for p in points if (value := getattr(p, name)) is not None]
         return sum(known) / len(known) if known else None
 
-    return Point(**{field.name: mean(field.name) for field in fields(Point)})
+    return Point(**{field.name: mean(field.name) for field in fields(Point)} | {"dose": points[0].dose})
 
 
 def at_ua(points: Curve, ua: float) -> Point | None:

@@ -129,9 +129,10 @@ def run(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings, vie
     unique = list({task.id: task for task in tasks}.values())
     store = Store(spec.output)
     store.keep_plan("", (), dump_plan(spec, unique))
-    status = drive(spec, unique, store, view, Place(local))
-    if status.state == "interrupted":
-        raise KeyboardInterrupt
+    for trained in sorted({task.method.trained_weights for task in unique}):  # a run trains one set of weights
+        own = [task for task in unique if task.method.trained_weights == trained]
+        if drive(spec, own, store, view, Place(local)).state == "interrupted":
+            raise KeyboardInterrupt
     results = [store.result(task) for task in tasks]
     if missing := [task.concept.name for task, result in zip(tasks, results, strict=True) if result is None]:
         raise RuntimeError(f"{len(missing)} trials have no result, for example of {missing[0]!r}; see {store.url}")
