@@ -78,7 +78,9 @@ def between(before: Point, after: Point, name: str, part: float) -> Any:
 def interval(
     samples: Sequence[T], value: Callable[[Sequence[T]], float | None], draws: int = 1000
 ) -> tuple[float, float] | None:
-    """The middle 95 % of a value over samples drawn again; None if some draws have no value."""
+    """The middle 95 % of a value over samples drawn again; None if some draws have none, or of fewer than two."""
+    if len(samples) < 2:
+        return None
     generator = torch.Generator().manual_seed(0)
     found = []
     for picks in torch.randint(len(samples), (draws, len(samples)), generator=generator).tolist():

@@ -10,7 +10,7 @@ from advanchor.studies.curves import mean_interval
 from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, concepts, crossed, percent, text
 
 ATTACKS = ("soft_prompt", "prefix", "paraphrases", "relearning")
-LABELS = (rivals.OURS, rivals.LATER, rivals.SUPERCLASS, rivals.SIMILAR, "esd", "uce")
+LABELS = (rivals.OURS, rivals.LATER, rivals.SUPERCLASS, rivals.SIMILAR, "esd")
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
