@@ -4,6 +4,7 @@ A delta can be put on at any strength. Its curve says, for some strengths, what 
 methods are compared at the same UA instead of at whatever strength their settings happen to end with.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -77,19 +78,21 @@ def between(before: Point, after: Point, name: str, part: float) -> Any:
 
 def interval(
     samples: Sequence[T], value: Callable[[Sequence[T]], float | None], draws: int = 1000
-) -> tuple[float, float] | None:
-    """The middle 95 % of a value over samples drawn again; None if some draws have none, or of fewer than two."""
+) -> tuple[float, float | None] | None:
+    """The middle 95 % of a value over samples drawn again. A draw that has no value counts as infinitely large.
+
+    None as the upper end: infinite. None altogether: of fewer than two samples, or if both ends are infinite.
+    """
     if len(samples) < 2:
         return None
     generator = torch.Generator().manual_seed(0)
     found = []
     for picks in torch.randint(len(samples), (draws, len(samples)), generator=generator).tolist():
         drawn = value([samples[i] for i in picks])
-        if drawn is None:
-            return None
-        found.append(drawn)
-    low, high = torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
-    return low.item(), high.item()
+        found.append(math.inf if drawn is None else drawn)
+    found.sort()
+    low, high = found[round(0.025 * (draws - 1))], found[round(0.975 * (draws - 1))]
+    return None if math.isinf(low) else (low, None if math.isinf(high) else high)
 
 
 Estimate = tuple[float | None, float | None, float | None]  # value, and the ends of its 95 % interval

@@ -169,7 +169,13 @@ def around(write: Format) -> Format:
         if value is None or value[0] is None:
             return "–"
         middle, low, high = value
-        return write(middle) if low is None else f"{write(middle)} ({write(low)} to {write(high)})"
+        if low is None:
+            return write(middle)
+        return (
+            f"{write(middle)} ({write(low)} or more)"
+            if high is None
+            else f"{write(middle)} ({write(low)} to {write(high)})"
+        )
 
     return written
 

@@ -165,10 +165,15 @@ def cost_at(name: str, ua: float) -> Callable[[Sequence[Curve]], float | None]:
 
 
 def ratio(pairs: Sequence[tuple[Curve, Curve]]) -> float | None:
-    """How many times as much degradation the first of each pair costs as the second, both at the same UA."""
+    """How many times as much degradation the first of each pair costs as the second, both at the same UA.
+
+    None if the first does not get there, however much it costs; 0 if only the second does not.
+    """
     cost = cost_at("degradation", TARGET_UA)
-    ours, theirs = (cost([pair[i] for pair in pairs]) for i in (1, 0))
-    return None if ours is None or theirs is None or ours <= 0 else theirs / ours
+    theirs, ours = (cost([pair[i] for pair in pairs]) for i in (0, 1))
+    if theirs is None:
+        return None
+    return 0.0 if ours is None else theirs / ours
 
 
 def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
@@ -227,10 +232,10 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
         for row in (row for row in listed if row["kind"] == kind):
             points, label = [Point(**point) for point in row["curve"]], row["method"]
             colour, style = colormaps["tab10"](labels.index(label)), "-" if label == OURS else "--"
-            x, y = [100 * p.ua for p in points], [1000 * p.degradation for p in points]
+            x, y = [100 * p.ua for p in points[1:]], [1000 * p.degradation for p in points[1:]]
             (lines[label],) = axis.plot(x, y, style, marker=".", color=colour, label=label)
         axis.axvline(100 * TARGET_UA, color="0.8", zorder=0)
-        axis.set(title=kind, xlabel="UA, %", ylabel="degradation x 1000", xlim=(-2, 102), ylim=(0, None))
+        axis.set(title=kind, xlabel="UA, %", ylabel="degradation x 1000", xlim=(-2, 102), yscale="log")
     figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(kinds), fontsize="small")
 
 

@@ -59,4 +59,6 @@ def test_an_interval_holds_the_value_and_is_as_wide_as_the_curves_differ() -> No
     assert interval(curves(0.2, 0.2, 0.2), value) == pytest.approx((0.2, 0.2))
     low, high = interval(curves(0.1, 0.2, 0.3, 0.4), value) or (0, 0)
     assert 0.1 <= low < 0.25 < high <= 0.4
-    assert interval([*curves(0.1), curve(scores(at_1=own(0.1, 0.1), base=BASE))], value) is None
+    never = curve(scores(at_1=own(0.1, 0.1), base=BASE))  # in every draw that has it, the UA is not reached
+    assert interval([*curves(0.1), never], value) == (pytest.approx(0.1), None)
+    assert interval([never, never], value) is None and interval(curves(0.1), value) is None

@@ -10,6 +10,7 @@ def test_a_value_stands_with_its_interval_and_nothing_is_a_dash() -> None:
     rows = [
         {"name": "a", "ua": (0.5, 0.25, 0.75), "cost": 0.0123},
         {"name": "b", "ua": (0.5, None, None), "cost": None},
+        {"name": "d", "ua": (0.5, 0.25, None), "cost": None},
         {"name": "c", "ua": None, "cost": None},
     ]
     assert markdown(rows, COLUMNS).splitlines() == [
@@ -17,6 +18,7 @@ def test_a_value_stands_with_its_interval_and_nothing_is_a_dash() -> None:
         "|---|---|---|",
         "| a | 50.0 (25.0 to 75.0) | 12.3 |",
         "| b | 50.0 | – |",
+        "| d | 50.0 (25.0 or more) | – |",
         "| c | – | – |",
     ]
 
