@@ -104,8 +104,8 @@ class Probe:
         """Share of pictures in which the concept is not recognised."""
         name, settings = found.trial.concept.name, self.evaluator.settings
         exam = self.evaluator.scorer.exam(name, settings.num_prompts)
-        templates = [question.prompt.replace(name, CONCEPT_SLOT, 1) for question in exam.erased]
-        prompts = [fill(template, name) for template in templates for _ in range(settings.images_per_prompt)]
+        unique = dict.fromkeys(question.prompt.replace(name, CONCEPT_SLOT, 1) for question in exam.erased)
+        prompts = [fill(template, name) for template in unique for _ in range(settings.images_per_prompt)]
         after = steps_after(self.base.concept_tokens(prompts))
         with acting(self.base.unet, found.delta(), part, after):
             seen = self.evaluator.see(exam.erased, settings.images_per_prompt)

@@ -6,14 +6,25 @@ import pytest
 import torch
 from torch import Tensor
 
+from advanchor import models
+from advanchor.artifacts import pack
 from advanchor.diffusion import join, unet_output
 from advanchor.fusion.artifact import applied
 from advanchor.fusion.neurons import steps_after
+from advanchor.methods import fixed_anchor
 from advanchor.models.base import Base
-from advanchor.studies.sensitivity import PARTS, Part, acting
+from advanchor.studies.lab import Found, Scale, Trial, concepts
+from advanchor.studies.sensitivity import PARTS, Part, Probe, acting
 from advanchor.text import fill
 
 PROMPTS = [fill("a red {}", "star"), fill("a {} on a white background", "star")]
+
+
+@pytest.fixture
+def gallery_probe() -> Probe:
+    probe = Probe(models.load("pocket"), Scale(quick=True))
+    probe.evaluator.settings = probe.evaluator.settings.model_copy(update={"num_prompts": 12, "steps": 4})
+    return probe
 
 
 @pytest.fixture
@@ -72,3 +83,12 @@ def test_tokens_and_their_complement_share_the_delta(base: Base, delta: dict[str
     torch.testing.assert_close(parts[0][2:] + parts[1][2:], whole[2:], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(parts[0][:2], whole[:2], atol=1e-4, rtol=1e-4)
     assert (parts[0][2:].abs().sum(-1) > 0).sum(1).tolist() == [1, 1]  # one token of each prompt
+
+
+def test_an_exam_that_asks_the_same_twice_is_examined_once(gallery_probe: Probe) -> None:
+    """People's exams repeat their prompts, whose pictures are made once: the tokens must be theirs."""
+    (concept,) = concepts("identity", ("mira morwin",))
+    names = gallery_probe.base.unet.state_dict()
+    nothing = {name: torch.zeros_like(w) for name, w in names.items() if name.endswith("attn2.to_v.weight")}
+    found = Found(Trial("", concept, fixed_anchor.Settings(), 0), {}, lambda: pack(nothing, {}))
+    assert gallery_probe.ua(found, PARTS["tokens"]["the concept's last"]) < 0.5
