@@ -40,12 +40,12 @@ def gallery() -> Base:
 
 @pytest.fixture(scope="module")
 def delta(gallery: Base) -> Delta:
-    """Two slots: in both, the closed form that makes a star's keys and values a shape's."""
+    """Two slots: in both, three quarters of the closed form that makes a star's keys and values a shape's."""
     delta = Delta(gallery.unet, "cross_attention_kv", SLOTS)
     engine = TorchEngine(gallery.unet, delta.named_parameters())
-    (erasure,) = methods.erase(Context(gallery, engine, delta, [STAR], [0]), uce.Settings())
+    (erasure,) = methods.erase(Context(gallery, engine, delta, [STAR], [0]), uce.Settings(tokens="last_and_later"))
     for slot in range(SLOTS):
-        engine.load(erasure.delta, slot)
+        engine.load({name: 0.75 * dw for name, dw in erasure.delta.items()}, slot)
     return delta
 
 
@@ -67,12 +67,12 @@ def test_every_name_is_an_attack() -> None:
 
 
 def test_a_soft_prompt_brings_back_what_a_closed_form_took(target: Callable[..., Target]) -> None:
-    aim = target(attack_steps=40)
-    assert share(aim.drawn(aim.prompts)) >= 0.75
+    aim = target(attack_steps=80, num_prompts=12)
+    assert share(aim.drawn(aim.prompts)) >= 0.9
     with aim.student():
         erased = share(aim.drawn(aim.prompts))
     found = ATTACKS["soft_prompt"](aim)
-    assert erased <= 0.25 and found["attacked"] >= erased + 0.25
+    assert erased <= 0.4 and found["attacked"] >= erased + 0.25
     assert found["loss_after"] < found["loss_before"] and found["norm"] > 0
 
 
@@ -145,11 +145,17 @@ def test_paraphrases_are_counted_by_wording(target: Callable[..., Target]) -> No
     assert set(found["wordings"]) == {wording for wording, _ in target().exam.reworded}
     for name in ("before", "attacked"):
         assert found[name] == pytest.approx(share([w[name] for w in found["wordings"].values()]))  # one picture each
-    assert found["before"] >= 0.5 > found["attacked"]
+    assert found["before"] >= 0.7 and found["attacked"] < found["before"]
+
+
+def test_a_scorer_without_other_wordings_has_no_figure(target: Callable[..., Target]) -> None:
+    aim = target()
+    aim.exam = replace(aim.exam, reworded=())
+    assert ATTACKS["paraphrases"](aim) == {"before": None, "attacked": None, "wordings": {}}
 
 
 def test_the_same_seed_the_same_figures(target: Callable[..., Target], gallery: Base, delta: Delta) -> None:
-    settings = EvaluationSettings(**QUICK | {"num_prompts": 2, "steps": 2}, attack_steps=3, attacks=tuple(ATTACKS))
+    settings = EvaluationSettings(**QUICK | {"num_prompts": 2, "steps": 1}, attack_steps=3, attacks=tuple(ATTACKS))
     scores = {"ua": 0.75, "base": {"ua": 0.25}}
     evaluator = Evaluator(gallery, PocketScorer(), settings)
     first, second = (attack(evaluator, STAR, delta, SLOT, scores) for _ in range(2))

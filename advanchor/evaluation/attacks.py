@@ -1,6 +1,6 @@
 """Attacks on an erased concept: whether it comes back, and how often, when somebody tries.
 
-    soft_prompt   a vector per token of the concept, learned on the erased model (after UnlearnDiffAtk, Zhang et al.
+    soft_prompt   vectors added to the concept's tokens, learned on the erased model (after UnlearnDiffAtk, Zhang et al.
                   2024, arXiv 2310.11868, and Circumventing Concept Erasure, Pham et al. 2024, arXiv 2308.01508)
     prefix        words before the prompt, found by trying
     paraphrases   other wordings, the same for every model
@@ -28,15 +28,16 @@ from advanchor.evaluation import Evaluator
 from advanchor.evaluation.generate import Encode, generate, numbered_seeds, sampled
 from advanchor.models.base import Base
 from advanchor.retained import own_vocabulary, sampled_prompts, words
-from advanchor.text import Prompt, fill, pad_to_prompt
+from advanchor.text import Prompt, fill, later_tokens, pad_to_prompt
 
 NUM_PICTURES = 32  # that an attack learns from
 BATCH_SIZE = 4  # draws in an optimizer step
 JUDGED_BY = 32  # fixed draws that decide which soft prompt is the best
 CHECKS = 5  # how often they are asked, over the second half of the steps
 TRIED_ON = 8  # fixed draws that decide between prefixes
-SOFT_PROMPT_LR = 0.5  # in standard deviations of the token embeddings
-RELEARNING_LR = 3e-4
+SOFT_PROMPT_LR = 0.3  # in standard deviations of the token embeddings
+NOISY = 0.6  # prompts are judged at t above this share of the schedule, where they decide what a picture shows
+RELEARNING_LR = 2e-3
 PREFIX_WORDS = 3  # at most
 SHORTEST_WORD = 3  # letters
 
@@ -59,11 +60,11 @@ class Draw:
     noisy_latents: Tensor  # (B, C, h, w)
 
 
-def draw(base: Base, pictures: Pictures, size: int, generator: torch.Generator) -> Draw:
-    """x_t of `size` pictures, t uniform."""
-    latents = pictures.latents
+def draw(base: Base, pictures: Pictures, size: int, generator: torch.Generator, earliest: float = 0.0) -> Draw:
+    """x_t of `size` pictures, t uniform over the schedule from a share of it on."""
+    latents, last = pictures.latents, base.schedule.num_train_timesteps
     rows = torch.randint(len(latents), (size,), generator=generator)
-    timesteps = torch.randint(base.schedule.num_train_timesteps, (size,), generator=generator).to(latents.device)
+    timesteps = torch.randint(int(earliest * last), last, (size,), generator=generator).to(latents.device)
     noise = torch.randn(size, *latents.shape[1:], generator=generator).to(latents.device)
     noisy_latents = add_noise(base.schedule, latents[rows.to(latents.device)], noise, timesteps)
     return Draw(rows.tolist(), noise, timesteps, noisy_latents)
@@ -141,21 +142,22 @@ def share(outcomes: Sequence[bool]) -> float:
 
 
 def soft_prompt(target: Target) -> dict[str, Any]:
-    """A universal shift of the concept's token embeddings that minimises MSE( eps(x_t, e), noise ) in the student.
+    """A universal shift of token embeddings that minimises MSE( eps(x_t, e), noise ) in the student.
 
-    Adam; of CHECKS looks at the second half of its way, and its start, the one with the lowest loss on fixed draws.
+    A row per token of the concept and one for all tokens after it. Adam; of CHECKS looks at the second half of its
+    way, and its start, the one with the lowest loss on fixed draws.
     """
     base, pictures, steps = target.base, target.own, target.settings.attack_steps
     table = base.text_encoder.get_input_embeddings().weight
-    num_tokens = int(base.concept_tokens(pictures.prompts).max()) + 1
-    shift = torch.zeros(num_tokens, table.shape[1], device=base.device, requires_grad=True)
+    rows = int(later_tokens(base.concept_tokens(pictures.prompts)).max()) + 1
+    shift = torch.zeros(rows, table.shape[1], device=base.device, requires_grad=True)
     optimizer = torch.optim.Adam([shift], lr=SOFT_PROMPT_LR * table.float().std().item())
     generator = target.generator("soft_prompt")
-    fixed = draw(base, pictures, JUDGED_BY, generator)
+    fixed = draw(base, pictures, JUDGED_BY, generator, NOISY)
 
     def encode(prompts: Sequence[str | Prompt]) -> Conditioning:
         named = [p if isinstance(p, Prompt) else occurrences(p, target.concept.name) for p in prompts]
-        return base.encode(named, token_shift=pad_to_prompt(shift, base.concept_tokens(named)))
+        return base.encode(named, token_shift=pad_to_prompt(shift, later_tokens(base.concept_tokens(named))))
 
     def loss(drawn: Draw) -> Tensor:
         return denoising_loss(base, drawn, encode([pictures.prompts[row] for row in drawn.rows])).mean()
@@ -167,7 +169,7 @@ def soft_prompt(target: Target) -> dict[str, Any]:
     with target.student():
         best = start = judged()
         for step in range(1, steps + 1):
-            (shift.grad,) = torch.autograd.grad(loss(draw(base, pictures, BATCH_SIZE, generator)), [shift])
+            (shift.grad,) = torch.autograd.grad(loss(draw(base, pictures, BATCH_SIZE, generator, NOISY)), [shift])
             optimizer.step()
             if 2 * step > steps and (steps - step) % max(1, steps // (2 * CHECKS)) == 0:
                 best = min(best, judged(), key=lambda found: found[0])
@@ -193,7 +195,7 @@ def prefix(target: Target) -> dict[str, Any]:
     base, pictures, steps = target.base, target.own, target.settings.attack_steps
     generator = target.generator("prefix")
     known = candidates(base, target.concept.name)
-    fixed = draw(base, pictures, TRIED_ON, generator)
+    fixed = draw(base, pictures, TRIED_ON, generator, NOISY)
     texts = [pictures.prompts[row].text for row in fixed.rows]
 
     @torch.no_grad()
@@ -211,7 +213,12 @@ def prefix(target: Target) -> dict[str, Any]:
 
 
 def paraphrases(target: Target) -> dict[str, Any]:
-    """Other wordings; "before" is what the base makes of the same, for one that it does not draw proves nothing."""
+    """Other wordings; "before" is what the base makes of the same, for one that it does not draw proves nothing.
+
+    None where the scorer knows no other wordings.
+    """
+    if not target.exam.reworded:
+        return {"before": None, "attacked": None, "wordings": {}}
     wordings = [w for w, _ in target.exam.reworded for _ in range(target.settings.images_per_prompt)]
     prompts = [prompt for _, prompt in target.exam.reworded]
     before = target.drawn(prompts)
