@@ -164,7 +164,8 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
             else:
                 places = [i + 0.8 * number / len(kinds) for i in range(len(own))]
                 axis.bar(places, heights, 0.8 / len(kinds), label=kind)
-                axis.set_xticks([i + 0.3 for i in range(len(own))], [row["part"] for row in own], fontsize="x-small")
+                names = [row["part"] for row in own]
+                axis.set_xticks([i + 0.3 for i in range(len(own))], names, fontsize="x-small", rotation=20)
         axis.set(title=dimension, ylim=(0, 103), ylabel="UA, %")
 
 
