@@ -60,6 +60,9 @@ def test_the_edit_is_the_papers_closed_form() -> None:
     q = eye - c_2 @ torch.linalg.inv(c_2.T @ p_m @ c_2) @ c_2.T @ p_m
     expected = w0 @ (c_a - c_1) @ c_1.T @ p_m @ q
     torch.testing.assert_close(found["attn2.to_v.weight"].double(), expected, atol=1e-6, rtol=1e-5)
+    farther = Settings(ridge=0.5, strength=3, **PLAIN)
+    found, _ = edit({"attn2.to_v.weight": w0}, c_1, c_a, c_0, c_2, farther, 0)
+    torch.testing.assert_close(found["attn2.to_v.weight"].double(), 3 * expected, atol=1e-6, rtol=1e-5)
 
 
 def test_what_is_held_does_not_move_and_the_concept_becomes_its_anchor(base: Base) -> None:

@@ -60,6 +60,7 @@ class Settings(BaseModel):
     tokens: Literal["last", "last_and_later"] = Field(
         default="last", description="which of a concept's embeddings are edited; the authors: the last"
     )
+    strength: float = Field(default=1.0, gt=0, description="how many times as far as the anchor; the authors: once")
     ridge: float = Field(default=1.0, gt=0, description="lambda, as a share of the mean eigenvalue of C_1 C_1^T")
     retain: tuple[str, ...] = Field(default=(), description="prompts whose keys and values are to stay")
     retain_prompts: int = Field(
@@ -199,7 +200,7 @@ def edit(
             continue
         held = held_directions(refined(w0, w0 @ erasing, c_0, settings, generator), settings.threshold)
         kept = torch.cat([held, c_2], dim=1)
-        delta[name] = (w0 @ wanted @ constrained_inverse(system, kept)).float()
+        delta[name] = (settings.strength * w0 @ wanted @ constrained_inverse(system, kept)).float()
         ranks.append(null_space(kept).shape[1])
     return delta, sum(ranks) / len(ranks)
 
