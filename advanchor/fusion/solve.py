@@ -40,6 +40,11 @@ class FusionSettings(BaseModel):
         lt=1,
         description="score at which neurons begin to speak: 1 is the concept, 0 what is retained",
     )
+    contexts: int = Field(
+        default=0,
+        ge=0,
+        description="sampled prompts, besides its templates, that a concept's neurons learn to find it in",
+    )
 
 
 def closed_form(totals: Mapping[str, Tensor], retained: Tensor, kept: Tensor, ridge: float) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from advanchor.fusion.statistics import (
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.models.base import Base
 from advanchor.plan import slug
-from advanchor.retained import encode_all
+from advanchor.retained import encode_all, in_contexts
 from advanchor.runtime.store import Store
 from advanchor.text import fill
 
@@ -131,11 +131,13 @@ def contribution(base: Base, member: Member, data: bytes, settings: FusionSettin
         return tensors
     if settings.method == "closed_form":  # an erasure of before statistics were kept: its delta says the same
         return statistics(tensors, encode_all(base, [fill(t, member.concept.name) for t in member.concept.templates]))
-    e_c, e_a = anchor_conditioning(base, member.concept, AdvAnchorSettings(**member.method), tensors["e_adv"])
+    contexts = settings.contexts if settings.method == "neurons" else 0
+    concept = in_contexts(base, member.concept, contexts)
+    e_c, e_a = anchor_conditioning(base, concept, AdvAnchorSettings(**member.method), tensors["e_adv"])
     if settings.method == "anchor_edit":
         return anchor_statistics(e_c.prompt_embeds, e_a.prompt_embeds)
-    goal = e_a.prompt_embeds if settings.towards == "anchor" else neurons.neutral_embeds(base, member.concept)
-    return neurons.neuron_statistics(base, member.concept, goal, settings.reach)
+    goal = e_a.prompt_embeds if settings.towards == "anchor" else neurons.neutral_embeds(base, concept)
+    return neurons.neuron_statistics(base, concept, goal, settings.reach)
 
 
 @dataclass
