@@ -69,7 +69,8 @@ def plot(rows: Sequence[Row], figure: Any) -> None:
         x, y = [100 * one["ua"][0] for one in own], [1000 * one["degradation"][0] for one in own]
         axis.scatter(x, y, label=label)
         for one, *place in zip(own, x, y, strict=True):
-            axis.annotate(one["concept"], place, xytext=(4, 3), textcoords="offset points", fontsize="x-small")
+            side = {"xytext": (-5, -2), "ha": "right"} if place[0] > 50 else {"xytext": (5, -2), "ha": "left"}
+            axis.annotate(one["concept"], place, textcoords="offset points", fontsize="x-small", **side)
     axis.set(xlabel="UA, %", ylabel="degradation x 1000", xlim=(-3, 103), ylim=(0, None))
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
 
