@@ -106,7 +106,14 @@ def asked(study: Study, scale: Scale) -> EvaluationSettings:
     """The study's evaluation, or the same in next to no time."""
     if not scale.quick:
         return study.evaluation
-    few = {"num_prompts": 2, "num_retained": 4, "images_per_prompt": 1, "retained_images_per_prompt": 1, "steps": 2}
+    few = {
+        "num_prompts": 2,
+        "num_retained": 4,
+        "attack_steps": 2,
+        "images_per_prompt": 1,
+        "retained_images_per_prompt": 1,
+        "steps": 2,
+    }
     return study.evaluation.model_copy(update={**few, "doses": study.evaluation.doses[-1:]})
 
 
