@@ -61,7 +61,8 @@ def study(
     head = f"# {chosen.title}\n\n    {command}\n\n![]({name}.png)\n"
     page = f"{head}\n{chosen.explained}\n\n{lab.tables(rows, chosen.columns)}"
     (output / f"{name}.md").write_text(page)
-    (output / f"{name}.json").write_text(json.dumps({"command": command, "rows": rows}, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(row) for row in rows)  # a row per line, to be compared
+    (output / f"{name}.json").write_text(f'{{"command": {json.dumps(command)}, "rows": [\n{lines}\n]}}\n')
     figure = pyplot.figure(layout="constrained")
     chosen.plot(rows, figure)
     figure.savefig(output / f"{name}.png", dpi=100)
