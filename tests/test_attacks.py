@@ -16,7 +16,7 @@ from advanchor.estimate import attack_rows
 from advanchor.evaluation import AttackName, EvaluationSettings, Evaluator
 from advanchor.evaluation.attacks import ATTACKS, Target, attack, candidates, occurrences, share
 from advanchor.evaluation.exam import Exam
-from advanchor.methods import uce
+from advanchor.methods import fixed_anchor
 from advanchor.models.base import Base
 from advanchor.plan import make_task, plan, scores_key
 from advanchor.pocket.scorer import PocketScorer
@@ -32,6 +32,8 @@ PERSON = Concept(name="mira morwin", kind="identity").with_prompts(POCKET_PROMPT
 SLOT, SLOTS = 1, 2
 QUICK: dict[str, Any] = {"num_prompts": 8, "images_per_prompt": 1, "solver": "dpm", "steps": 4}
 
+LIGHT = fixed_anchor.Settings(steps=30, lr=2e-3, preserve_weight=1, num_latents=16, latent_steps=4)
+
 
 @pytest.fixture(scope="module")
 def gallery() -> Base:
@@ -40,12 +42,12 @@ def gallery() -> Base:
 
 @pytest.fixture(scope="module")
 def delta(gallery: Base) -> Delta:
-    """Two slots: in both, three quarters of the closed form that makes a star's keys and values a shape's."""
+    """Two slots: in both, a star that is lightly erased, with "a shape" as its anchor."""
     delta = Delta(gallery.unet, "cross_attention_kv", SLOTS)
     engine = TorchEngine(gallery.unet, delta.named_parameters())
-    (erasure,) = methods.erase(Context(gallery, engine, delta, [STAR], [0]), uce.Settings(tokens="last_and_later"))
+    (erasure,) = methods.erase(Context(gallery, engine, delta, [STAR], [0]), LIGHT)
     for slot in range(SLOTS):
-        engine.load({name: 0.75 * dw for name, dw in erasure.delta.items()}, slot)
+        engine.load(erasure.delta, slot)
     return delta
 
 
@@ -66,9 +68,8 @@ def test_every_name_is_an_attack() -> None:
     assert set(ATTACKS) == set(get_args(AttackName))
 
 
-def test_a_soft_prompt_brings_back_what_a_closed_form_took(target: Callable[..., Target]) -> None:
-    aim = target(attack_steps=80, num_prompts=12)
-    assert share(aim.drawn(aim.prompts)) >= 0.9
+def test_a_soft_prompt_brings_back_what_was_lightly_erased(target: Callable[..., Target]) -> None:
+    aim = target(attack_steps=60, num_prompts=12)
     with aim.student():
         erased = share(aim.drawn(aim.prompts))
     found = ATTACKS["soft_prompt"](aim)
