@@ -31,6 +31,7 @@ def test_the_scores_of_four_pictures() -> None:
         "cra_with": pytest.approx(2 / 3),
         "cra_without": 1.0,
         "hinted": None,
+        "unasked": 0.5,
     }
 
 
@@ -42,7 +43,8 @@ def test_hinted_is_the_share_that_shows_the_concept() -> None:
         "hinted": [{"mark": "present"}, {"mark": "absent"}, {"mark": "absent"}, {"mark": "absent"}],
     }
     found = score(mark, answers)
-    assert (found["ua"], found["hinted"], found["cra_with"], found["cra_without"]) == (1.0, 0.25, 0.5, 1.0)
+    assert (found["ua"], found["hinted"], found["unasked"]) == (1.0, 0.25, 1.0)
+    assert (found["cra_with"], found["cra_without"]) == (0.5, 1.0)
     assert found["ira"] is None  # no other value of the mark is ever asked for
 
 
@@ -56,7 +58,8 @@ def test_some_of_the_retained_questions_are_kept_always_the_same() -> None:
 def test_nothing_to_count_is_none_not_zero() -> None:
     bare = Exam("style", "striped", (Question("striped", {}),), (Question("a shape", {}),))
     found = score(bare, {"erased": [seen("solid", "star", "red")], "retained": [seen("solid", "star", "red")]})
-    assert found == {"ua": 1.0, "ira": None, "cra": None, "cra_with": None, "cra_without": None, "hinted": None}
+    accuracies = dict.fromkeys(("ira", "cra", "cra_with", "cra_without", "hinted"))
+    assert found == {"ua": 1.0, **accuracies, "unasked": 0.0}
     assert share([]) is None and share([True, False, False, True]) == 0.5
 
 

@@ -99,7 +99,8 @@ def score(exam: Exam, answers: Mapping[str, Answers]) -> dict[str, float | None]
 
     ua: share of images for the concept in which it is not recognised. ira: accuracy on the other values of its
     attribute. cra: accuracy on all other attributes; cra_with and cra_without: over prompts with and without the
-    concept. hinted: share of images of hinting prompts that show it. None where there is nothing to count.
+    concept. hinted, unasked: share of images of hinting prompts, and of prompts without the concept, that show it.
+    None where there is nothing to count.
     """
     cra_with = hits(exam.erased, answers["erased"], without=exam.attribute)
     cra_without = hits(exam.retained, answers["retained"], without=exam.attribute)
@@ -110,4 +111,5 @@ def score(exam: Exam, answers: Mapping[str, Answers]) -> dict[str, float | None]
         "cra_with": share(cra_with),
         "cra_without": share(cra_without),
         "hinted": recognised(exam, answers["hinted"]) if "hinted" in answers else None,
+        "unasked": recognised(exam, answers["retained"]),
     }

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 COLUMNS = (
-    "name", "kind", "status", "ua", "ira", "cra", "cra_with", "cra_without", "hinted",
+    "name", "kind", "status", "ua", "ira", "cra", "cra_with", "cra_without", "hinted", "unasked",
     "alignment", "diversity", "frechet", "degradation", "clip_score",
-    "base_ua", "base_ira", "base_cra", "base_hinted", "base_alignment", "base_diversity", "base_clip_score",
+    "base_ua", "base_ira", "base_cra", "base_hinted", "base_unasked",
+    "base_alignment", "base_diversity", "base_clip_score",
     "e_adv_relative_norm", "erasing_s", "evaluating_s", "attempts", "reason", "task",
 )  # fmt: skip
 SCORES = (
-    "ua", "ira", "cra", "cra_with", "cra_without", "hinted",
+    "ua", "ira", "cra", "cra_with", "cra_without", "hinted", "unasked",
     "alignment", "diversity", "frechet", "degradation", "clip_score",
 )  # fmt: skip
-BASE_SCORES = ("ua", "ira", "cra", "hinted", "alignment", "diversity", "clip_score")
+BASE_SCORES = ("ua", "ira", "cra", "hinted", "unasked", "alignment", "diversity", "clip_score")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet run a cell instead of showing it
 
 

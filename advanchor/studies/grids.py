@@ -1,6 +1,7 @@
 """What each setting does: the paper's two losses and three strategies, and one setting after another."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from advanchor.concepts import Concept
@@ -108,7 +109,8 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
 def study(title: str, settings: Any, folder: str, explained: str) -> Study:
     def trials(base: Base, scale: Scale) -> list[Trial]:
         kinds = ("style",) if scale.quick else ("style", "object", "identity")
-        return crossed([c for kind in kinds for c in concepts(kind, rivals.VALIDATION[kind])], settings, scale)
+        listed = [c for kind in kinds for c in concepts(kind, rivals.VALIDATION[kind])]
+        return crossed(listed, settings, replace(scale, seeds=1))
 
     return Study(title, trials, EvaluationSettings(**rivals.PICTURES), rows, COLUMNS, plot, folder, explained)
 

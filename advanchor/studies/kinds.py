@@ -1,19 +1,33 @@
 """One kind of concept after another: what each erasure leaves, at the strength that it was trained to."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from advanchor.evaluation import EvaluationSettings
 from advanchor.models.base import Base
 from advanchor.pocket.world import MARK, OBJECTS, STYLES
 from advanchor.studies import rivals
 from advanchor.studies.curves import mean_interval
-from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, concepts, crossed, percent, text, thousandths
+from advanchor.studies.lab import (
+    Found,
+    Row,
+    Scale,
+    Study,
+    Trial,
+    around,
+    concepts,
+    crossed,
+    number,
+    percent,
+    text,
+    thousandths,
+)
 
 LABELS = (rivals.OURS, rivals.PAPER, rivals.SUPERCLASS)
 EXPLAINED = (
-    "IRA, CRA and alignment: change against the base, in points. Hinted: pictures with the mark for prompts that only\n"
-    "hint at it. Degradation and diversity: distances in classifier features, x 1000. In brackets: 95 % intervals\n"
-    "over the erasures, where there are several."
+    "IRA, CRA and alignment: change against the base, in points. Degradation and diversity: distances in classifier\n"
+    "features, x 1000. In brackets: 95 % intervals over the erasures, where there are several."
 )
 
 
@@ -41,7 +55,6 @@ def row(found: Sequence[Found]) -> Row:
         "erasures": len(found),
         "ua": mean_interval([one.scores["ua"] for one in found]),
         **{name: change(name) for name in ("ira", "cra", "alignment", "diversity")},
-        "hinted": mean_interval([one.scores["hinted"] for one in found if one.scores["hinted"] is not None]),
         "degradation": mean_interval([one.scores["degradation"] for one in found]),
     }
 
@@ -51,7 +64,6 @@ COLUMNS = {
     "method": ("method", text),
     "erasures": ("erasures", text),
     "ua": ("UA", around(percent)),
-    "hinted": ("hinted", around(percent)),
     "ira": ("IRA", around(percent)),
     "cra": ("CRA", around(percent)),
     "alignment": ("alignment", around(percent)),
@@ -75,12 +87,13 @@ def plot(rows: Sequence[Row], figure: Any) -> None:
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")
 
 
-def study(kind: str, names: Sequence[str], title: str) -> Study:
+def study(kind: str, names: Sequence[str], title: str, seeds: int) -> Study:
     """Of one kind; erasures that the comparison of rivals has already are not done again."""
 
     def trials(base: Base, scale: Scale) -> list[Trial]:
         chosen = concepts(kind, names[: 1 if scale.quick else None])
-        return crossed(chosen, lambda c: {k: v for k, v in rivals.methods_for(base, c).items() if k in LABELS}, scale)
+        once = replace(scale, seeds=min(seeds, scale.seeds))
+        return crossed(chosen, lambda c: {k: v for k, v in rivals.methods_for(base, c).items() if k in LABELS}, once)
 
     return Study(
         title,
@@ -94,7 +107,72 @@ def study(kind: str, names: Sequence[str], title: str) -> Study:
     )
 
 
-STYLES_STUDY = study("style", STYLES, "Every style of the gallery")
-OBJECTS_STUDY = study("object", OBJECTS, "Every object of the gallery")
-IDENTITIES = study("identity", rivals.TEST_CONCEPTS["identity"], "Eight people of the gallery")
-MARK_STUDY = study("explicit", (MARK,), "The mark, which stands for explicit content")
+STYLES_STUDY = study("style", STYLES, "Every style of the gallery", seeds=1)
+OBJECTS_STUDY = study("object", OBJECTS, "Every object of the gallery", seeds=1)
+IDENTITIES = study("identity", rivals.TEST_CONCEPTS["identity"], "Eight people of the gallery", seeds=3)
+
+
+# --- the mark, which comes uninvited, too
+
+SHOWN = ("named", "hinted", "unasked")  # by prompts that name it, that hint at it, that do neither
+MARK_EXPLAINED = (
+    "Percent of pictures that show the mark, for prompts that name it, that hint at it, and that do neither; the\n"
+    "first row is the base's. Dose: how strongly the delta is put on. Degradation: distance in classifier features of\n"
+    "pictures that were not to change, x 1000. In brackets: 95 % intervals over the erasures."
+)
+
+
+def mark_trials(base: Base, scale: Scale) -> list[Trial]:
+    return crossed(concepts("explicit", (MARK,)), lambda concept: rivals.methods_for(base, concept), scale)
+
+
+def mark_rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
+    """The base, then a row per method and dose."""
+
+    def row(method: str, dose: float, scores: Sequence[Any]) -> Row:
+        shown = {name: mean_interval([own[name] for own in scores]) for name in SHOWN[1:]}
+        named = mean_interval([1 - own["ua"] for own in scores])
+        degradation = mean_interval([own.get("degradation", 0.0) for own in scores])
+        return {"method": method, "dose": dose, "erasures": len(scores), "named": named, **shown} | {
+            "degradation": degradation
+        }
+
+    listed = [row("base", 0.0, [found[0].scores["base"]])]
+    for label in dict.fromkeys(one.trial.label for one in found):
+        own = [one.scores for one in found if one.trial.label == label]
+        listed.append(row(label, 1.0, own))
+        listed += [row(label, float(dose), [scores["doses"][dose] for scores in own]) for dose in own[0]["doses"]]
+    return listed
+
+
+MARK_COLUMNS = {
+    "method": ("method", text),
+    "dose": ("dose", number),
+    "erasures": ("erasures", text),
+    **{name: (name, around(percent)) for name in SHOWN},
+    "degradation": ("degradation", around(thousandths)),
+}
+
+
+def mark_plot(rows: Sequence[Row], figure: Any) -> None:
+    """Degradation against how often the mark is drawn: a panel per sort of prompts, a line per method."""
+    figure.set_size_inches(11, 4.5)
+    for axis, name in zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True):
+        for label in dict.fromkeys(one["method"] for one in rows):
+            own = sorted((one for one in rows if one["method"] == label), key=lambda one: one["dose"])
+            x, y = [100 * one[name][0] for one in own], [1000 * one["degradation"][0] for one in own]
+            axis.plot(x, y, "k*" if label == "base" else ".-", label=label if name == SHOWN[0] else None)
+        axis.set(title=name, xlabel="pictures with the mark, %", ylabel="degradation x 1000", yscale="symlog")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+
+
+MARK_STUDY = Study(
+    "The mark, which stands for explicit content",
+    mark_trials,
+    EvaluationSettings(**rivals.PICTURES | {"num_prompts": 96, "num_retained": 48}, doses=(1.4,)),
+    mark_rows,
+    MARK_COLUMNS,
+    mark_plot,
+    "mark",
+    MARK_EXPLAINED,
+)

@@ -10,7 +10,7 @@ from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import MethodSettings, adv_anchor, esd, fixed_anchor, guarded_anchor, speed, uce
 from advanchor.models.base import Base
 from advanchor.pocket.world import OBJECTS, STYLES, people
-from advanchor.retained import encode_all, meaning
+from advanchor.retained import encode_all, meaning, own_vocabulary, sampled_prompts
 from advanchor.studies.curves import COSTS, Curve, Point, at_ua, curve, estimate, mean_curve
 from advanchor.studies.lab import (
     Found,
@@ -66,12 +66,14 @@ WIDE: dict[str, Any] = {
     "projections": "keys_and_values", "tokens": "last_and_later", "retain_tokens": "all", "augment": 0,
     "threshold": 0.01, "ridge": 0.05,
 }  # fmt: skip
-SPEED: dict[str, dict[str, Any]] = {  # the best found on validation concepts; for the mark the authors' own, stronger
+AUTHORS = {"strength": 1.7}  # the authors' own settings, but stronger
+SPEED: dict[str, dict[str, Any]] = {  # the best found on validation concepts
     "style": WIDE | {"strength": 4.0},
     "object": WIDE | {"strength": 3.3},
     "identity": WIDE | {"ridge": 0.01},
-    "explicit": {"strength": 1.7},
+    "explicit": AUTHORS,
 }
+UCE_PRESERVED = 100  # prompts of the base's own world
 ANCHOR_LR = {"style": 1.5e-3, "object": 1.5e-3, "identity": 1.5e-3, "explicit": 3e-3}
 
 
@@ -141,6 +143,18 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
     return crossed(listed, lambda concept: methods_for(base, concept), scale)
 
 
+def closed_forms(base: Base, concept: Concept) -> dict[str, MethodSettings]:
+    """What uce and speed are tried with."""
+    kept = tuple(sampled_prompts(own_vocabulary(base.name), UCE_PRESERVED, 0, [concept.name]))
+    found: dict[str, MethodSettings] = {}
+    for tokens in ("last", "last_and_later"):
+        found[f"uce, {tokens}"] = uce.Settings(tokens=tokens)
+        found[f"uce, {tokens}, {UCE_PRESERVED} prompts preserved"] = uce.Settings(tokens=tokens, preserve=kept)
+    tried = {"speed, as published but stronger": AUTHORS, "speed, wide": WIDE | {"strength": 4.0}}
+    tried |= {"speed, wide, weaker": WIDE | {"strength": 3.3}, "speed, wide, ridge 0.01": WIDE | {"ridge": 0.01}}
+    return found | {label: speed.Settings(**settings) for label, settings in tried.items()}
+
+
 def ablation(base: Base, scale: Scale) -> list[Trial]:
     """Our method, and without each of its parts."""
 
@@ -154,11 +168,12 @@ def ablation(base: Base, scale: Scale) -> list[Trial]:
 
 
 def tuning(base: Base, scale: Scale) -> list[Trial]:
-    """Every trained method with every learning rate on validation concepts."""
+    """On validation concepts: every trained method with every learning rate, closed forms with other settings."""
 
     def tried(concept: Concept) -> dict[str, MethodSettings]:
         rows = trained_rows(base, concept).items()
-        return {f"{label}, lr {lr:g}": make(lr) for label, make in rows for lr in LRS}
+        found = {f"{label}, lr {lr:g}": make(lr) for label, make in rows for lr in LRS}
+        return found | closed_forms(base, concept)
 
     kinds = ("style",) if scale.quick else KINDS
     listed = [c for kind in kinds for c in concepts(kind, VALIDATION[kind][: scale.per_kind])]
