@@ -92,19 +92,19 @@ def apply(pipeline: Any, path: str | Path, scale: float = 1.0) -> None:
 
     Of a fusion by neurons, the text encoder grows; `scale` is then how far they lead.
     """
-    file = delta_file(Path(path))
-    if file.name.startswith("neurons"):
-        apply_neurons(pipeline.text_encoder, file, scale)
-    else:
-        apply_delta(pipeline.unet, file, scale)
+    for file in erasure_files(Path(path)):
+        if file.name.startswith("neurons"):
+            apply_neurons(pipeline.text_encoder, file, scale)
+        else:
+            apply_delta(pipeline.unet, file, scale)
 
 
-def delta_file(path: Path) -> Path:
-    """The delta in a task's or a fusion's folder; a file stands for itself. FileNotFoundError if there is none."""
+def erasure_files(path: Path) -> list[Path]:
+    """The delta in a task's or a fusion's folder, and its neurons; a file stands for itself. FileNotFoundError."""
     if path.is_file():
-        return path
-    if found := [*sorted(path.glob("delta*.safetensors")), *path.glob("neurons.safetensors")]:
-        return found[0]
+        return [path]
+    if found := [*sorted(path.glob("delta*.safetensors"))[:1], *path.glob("neurons.safetensors")]:
+        return found
     raise FileNotFoundError(f"{path} is neither a delta file nor a folder with one")
 
 

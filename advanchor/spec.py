@@ -11,6 +11,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    TypeAdapter,
     ValidationError,
     WrapValidator,
     field_validator,
@@ -146,7 +147,8 @@ class BatchSpec(Section):
     seed: int = Field(default=0, ge=0, description="decides every random draw of the batch")
     method: MethodSettings = Field(default_factory=adv_anchor.Settings, description="how every concept is erased")
     method_by_kind: dict[KindName, dict[str, Any]] = Field(
-        default={}, description="settings of the method that differ for a kind"
+        default={},
+        description="settings that differ for a kind; with a `name`, another method with all of its settings",
     )
     concepts: tuple[Entry, ...] = Field(min_length=1, description="what to erase")
     evaluate: EvaluationSettings | None = Field(default_factory=EvaluationSettings, description="null: not at all")
@@ -154,9 +156,11 @@ class BatchSpec(Section):
     deepspeed: DeepSpeedSettings = Field(default_factory=DeepSpeedSettings)
 
     def method_for(self, kind: str) -> MethodSettings:
-        """The method's settings for concepts of a kind. Raises ValidationError."""
-        changed = self.method.model_dump() | self.method_by_kind.get(kind, {})  # type: ignore[call-overload]
-        return type(self.method).model_validate(changed)
+        """The settings for concepts of a kind; another method inherits none of `method`'s. Raises ValidationError."""
+        own = self.method_by_kind.get(kind, {})  # type: ignore[call-overload]
+        if own.get("name", self.method.name) == self.method.name:
+            return type(self.method).model_validate(self.method.model_dump() | own)
+        return TypeAdapter(MethodSettings).validate_python(own)
 
 
 def read_batch(path: Path, overrides: Sequence[str] = (), output: str | None = None) -> tuple[BatchSpec, list[Concept]]:
@@ -285,8 +289,10 @@ def fields_at(loc: tuple[str | int, ...], data: dict[str, Any]) -> list[str]:
     """The names that a section knows, to suggest from."""
     match loc:
         case ("method" | "method_by_kind", *_):
-            method = data.get("method") or {}
-            return fields_of(METHODS[method.get("name", "adv_anchor")].Settings)
+            name = (data.get("method") or {}).get("name", "adv_anchor")
+            if loc[0] == "method_by_kind":
+                name = data["method_by_kind"][loc[1]].get("name", name)
+            return fields_of(METHODS[name].Settings)
         case ("concepts", int(i), *_):
             return fields_of(ENTRIES[entry_tag(data["concepts"][i])])
         case ("evaluate", "scorer", *_):
@@ -303,6 +309,8 @@ def explain(details: Any, data: dict[str, Any], document: yaml_lines.Document, p
     match shown:  # without the unions' tags
         case ("method", _, *rest):
             shown = ("method", *rest)
+        case ("method_by_kind", kind, str(tag), *rest) if tag in METHODS:
+            shown = ("method_by_kind", kind, *rest)
         case ("concepts", int(i), _, *rest):
             shown = ("concepts", i, *rest)
     shown = tuple(part for part in shown if part != "[key]")

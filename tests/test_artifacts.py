@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 import advanchor
-from advanchor.api import delta_file
+from advanchor.api import erasure_files
 from advanchor.artifacts import (
     FORMAT,
     METADATA_KEY,
@@ -232,7 +232,7 @@ def test_a_stock_pipeline_in_a_fresh_process_becomes_the_student(
     settings = QUICK.model_copy(update={"trained_weights": "cross_attention"})  # with its biases
     erased = advanchor.erase(base.pipeline, concept, settings)
     path = erased.save(tmp_path / "erased")
-    assert path == delta_file(tmp_path / "erased") and (tmp_path / "erased" / "anchor.safetensors").is_file()
+    assert [path] == erasure_files(tmp_path / "erased") and (tmp_path / "erased" / "anchor.safetensors").is_file()
     e_c = base.encode([concept.name, "a star"]).prompt_embeds.detach()
     inputs = {"x": torch.randn(2, 4, 8, 8), "t": torch.tensor([3, 700]), "e": e_c}
     eps = predicted_by_a_stock_pipeline(tiny_base, tmp_path / "erased", inputs, tmp_path)
@@ -252,7 +252,7 @@ def test_saving_twice_gives_the_same_bytes(base: Base, concept: Concept, tmp_pat
 
 def test_a_folder_without_a_delta_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        delta_file(tmp_path)
+        erasure_files(tmp_path)
 
 
 def test_the_tiny_pipeline_is_one_that_stock_diffusers_runs(tiny_base: Path) -> None:

@@ -57,7 +57,7 @@ def fusion(base: Base, change: float, *names: str) -> Fusion:
         for name in names
     }
     delta = {name: change * weight for name, weight in weights.items()}
-    return Fusion("pocket", base.digest, FusionSettings(), Retain(), members, {}, delta, weights)
+    return Fusion("pocket", base.digest, FusionSettings(), Retain(), members, {}, delta, {}, weights)
 
 
 def test_an_untouched_model_has_lost_nothing(gallery: Base, gate: Gate) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from advanchor.concepts import KINDS, POCKET_PROMPTS, PRESETS, PROMPTS, Concept
-from advanchor.methods import METHODS, adv_anchor, esd
+from advanchor.methods import METHODS, adv_anchor, esd, uce
 from advanchor.spec import BatchError, BatchSpec, parse_batch, read_batch
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -92,6 +92,14 @@ WRONG = {
     "method of a kind": (
         "  - {name: star, kind: object}\nmethod_by_kind: {style: {steps: 0}}",
         "4:26: method_by_kind.style.steps: 0: input should be greater than or equal to 1",
+    ),
+    "another method of a kind": (
+        "  - {name: star, kind: object}\nmethod_by_kind: {style: {name: ecd}}",
+        f"4:18: method_by_kind.style: name: 'ecd' is not one of {', '.join(METHODS)} (did you mean 'esd'?)",
+    ),
+    "its settings": (
+        "  - {name: star, kind: object}\nmethod_by_kind: {style: {name: uce, lr: 3}}",
+        f"4:37: method_by_kind.style.lr: 'lr' is not one of {', '.join(uce.Settings.model_fields)}",
     ),
     "section": (
         "  - {name: star, kind: object}\nsede: 1",
@@ -209,6 +217,11 @@ def test_settings_of_a_kind_change_that_kind_alone() -> None:
     spec, _ = parse(f"{STAR}method: {{steps: 9}}\nmethod_by_kind: {{style: {{anchor_steps: 4}}}}\n")
     style, object_ = spec.method_for("style"), spec.method_for("object")
     assert style == object_.model_copy(update={"anchor_steps": 4}) and object_.steps == 9
+
+
+def test_another_method_of_a_kind_inherits_nothing() -> None:
+    spec, _ = parse(f"{STAR}method: {{steps: 9}}\nmethod_by_kind: {{style: {{name: esd, lr: 0.5}}}}\n")
+    assert spec.method_for("style") == esd.Settings(lr=0.5) and spec.method_for("object").steps == 9
 
 
 # --- tables and presets

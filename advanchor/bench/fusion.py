@@ -7,7 +7,7 @@ Half of the retained names are hidden from every method; ACC_s counts those only
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from advanchor import models, yaml_lines
 from advanchor.bench import joint
@@ -18,7 +18,7 @@ from advanchor.explain import choice
 from advanchor.fusion.artifact import applied
 from advanchor.fusion.gate import exams_of, retained_questions
 from advanchor.fusion.retain import Retain, kept
-from advanchor.fusion.solve import FusionSettings
+from advanchor.fusion.solve import FusionMethod, FusionSettings
 from advanchor.methods import uce
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer, person_question
@@ -65,7 +65,7 @@ def by_uce(tokens: str) -> Edit:
 
 def by_training(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
     """One delta trained on all of them."""
-    members = finished(run, "anchor_edit")
+    members = finished(run, FusionSettings(method="anchor_edit"))
     return applied(base.unet, joint.train(base, [members[concept.name] for concept in concepts]))
 
 
@@ -85,7 +85,7 @@ def edit_called(label: str) -> Edit:
     name, *changes = label.split(", ")
     if label in EDITS:
         return EDITS[label]
-    if name not in ("closed_form", "anchor_edit", "neurons"):
+    if name not in get_args(FusionMethod):
         raise ValueError(choice(label, EDITS))
     values = {key: value for key, _, value in (change.partition("=") for change in changes)}
     settings: dict[str, Any] = {key: yaml_lines.parse(value).data for key, value in values.items() if key != "told"}
@@ -106,7 +106,7 @@ def hidden_names(erased: Sequence[str]) -> list[str]:
 class Bench:
     def __init__(self, run: str, settings: Examination) -> None:
         self.run = run
-        self.concepts = [member.concept for member in finished(run, "closed_form").values()]
+        self.concepts = [member.concept for member in finished(run, FusionSettings()).values()]
         self.base = models.load("pocket")
         self.evaluator = Evaluator(self.base, PocketScorer(), settings)
         self.hidden = hidden_names([concept.name for concept in self.concepts])

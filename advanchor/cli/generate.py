@@ -29,7 +29,7 @@ def generate(
     from advanchor.report.grids import grid, to_png
 
     with common.user_errors():
-        deltas = [api.delta_file(path) for path in erased or ()]
+        deltas = [file for path in erased or () for file in api.erasure_files(path)]
         base = models.load(model)
         settings = SamplingSettings(steps=steps, guidance=guidance)
         repeated = [prompt for prompt in prompts for _ in range(count)]

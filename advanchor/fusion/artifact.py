@@ -1,9 +1,9 @@
 """A fusion on disk: one folder with the delta, the float64 totals that later changes start from, and fused.json.
 
-    fused.json   delta.safetensors   totals.safetensors   [pipeline/]   [repairs/]
+    fused.json   [delta.safetensors]   [neurons.safetensors]   totals.safetensors   [pipeline/]   [repairs/]
 
-The folder appears as a whole or not at all. delta.safetensors is a delta like any task's; neurons.safetensors, which
-stands in its place after a fusion by neurons, is about the text encoder. `advanchor.apply` reads both.
+The folder appears as a whole or not at all. delta.safetensors is a delta like any task's; neurons.safetensors is about
+the text encoder. Which there are depends on the methods; `advanchor.apply` puts on what there is.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from advanchor.models.base import Base
 FUSED = "fused.json"
 DELTA, NEURONS, TOTALS = "delta.safetensors", "neurons.safetensors", "totals.safetensors"
 PIPELINE, REPAIRS = "pipeline", "repairs"
+
+
+Totals = dict[str, dict[str, Tensor]]  # method -> sums of contributions, float64
 
 
 class Member(BaseModel):
@@ -57,22 +60,27 @@ class Fusion:
     settings: FusionSettings
     retain: Retain
     members: dict[str, Member]  # by the concept's name
-    totals: dict[str, Tensor]  # float64
-    delta: dict[str, Tensor]  # float32: of the UNet, or neurons of the text encoder
-    base_tensors: dict[str, Tensor]  # W0 by the delta's names
+    totals: Totals  # by method
+    delta: dict[str, Tensor]  # of the UNet, float32; empty if only neurons are used
+    neurons: dict[str, Tensor]  # of the text encoder, float32; empty if none are used
+    base_tensors: dict[str, Tensor]  # W0 by the names of both
     facts: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
 
     def files(self) -> dict[str, bytes]:
         metadata = {"base": self.base, "base_digest": self.base_digest, "fused": sorted(self.members)}
-        name = NEURONS if self.settings.method == "neurons" else DELTA
-        return {name: pack_delta(self.delta, self.base_tensors, metadata), TOTALS: pack(self.totals, metadata)}
+        parts = {name: part for name, part in ((DELTA, self.delta), (NEURONS, self.neurons)) if part}
+        flat = {f"{method}/{name}": total for method, own in self.totals.items() for name, total in own.items()}
+        packed = {name: pack_delta(part, self.base_tensors, metadata) for name, part in parts.items()}
+        return packed | {TOTALS: pack(flat, metadata)}
 
-    def on(self, base: Base) -> AbstractContextManager[None]:
+    @contextmanager
+    def on(self, base: Base) -> Iterator[None]:
         """The base is the fused model inside this block, and itself, bit for bit, after it."""
-        if self.settings.method == "neurons":
-            return grown(base.text_encoder, self.delta)
-        return applied(base.unet, self.delta)
+        with applied(base.unet, self.delta), ExitStack() as stack:
+            if self.neurons:
+                stack.enter_context(grown(base.text_encoder, self.neurons))
+            yield
 
     def to_json(self, files: Mapping[str, bytes]) -> dict[str, Any]:
         return {
@@ -107,13 +115,17 @@ def is_fused(folder: str | Path) -> bool:
     return (Path(folder) / FUSED).is_file()
 
 
-def read_fused(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_fused(folder: Path) -> tuple[dict[str, Any], Totals]:
     """fused.json and the totals. Raises ArtifactError if the totals are not those that fused.json names."""
     content = json.loads((folder / FUSED).read_text())
     data = (folder / TOTALS).read_bytes()
     if sha256(data) != content["files"][TOTALS]["sha256"]:
         raise ArtifactError(f"{folder / TOTALS} is damaged: its sha256 is not the one in {FUSED}")
-    return content, unpack(data, str(folder / TOTALS))[0]
+    totals: Totals = {}
+    for key, total in unpack(data, str(folder / TOTALS))[0].items():
+        method, _, name = key.partition("/")
+        totals.setdefault(method, {})[name] = total
+    return content, totals
 
 
 def write_fused(

@@ -96,12 +96,15 @@ class Kept:
     weights: dict[str, float]  # of every retained prompt
 
 
-def kept(base: Base, retain: Retain, erased: Sequence[Concept], settings: FusionSettings) -> Kept:
-    """R = gamma n sum_p w_p E_p E_p^T / sum_p w_p, of n erased concepts; and what is kept exactly.
+def kept(
+    base: Base, retain: Retain, erased: Sequence[Concept], settings: FusionSettings, count: int | None = None
+) -> Kept:
+    """R = gamma n sum_p w_p E_p E_p^T / sum_p w_p; and what is kept exactly.
 
+    count: n, the concepts whose sums R stands beside; None: all that are erased.
     The prompts nearest to each concept in text-embedding space weigh `neighbour_weight` times as much.
     """
-    weights = weighted_prompts(retain, erased)
+    weights, count = weighted_prompts(retain, erased), len(erased) if count is None else count
     null = encode_all(base, [""])
     retained = torch.zeros(null.shape[-1], null.shape[-1], dtype=torch.float64)
     if weights:
@@ -111,11 +114,11 @@ def kept(base: Base, retain: Retain, erased: Sequence[Concept], settings: Fusion
         weights = dict(zip(weights, scales.tolist(), strict=True))
         scaled = embeds * (scales / scales.sum()).sqrt().float()[:, None, None]
         tokens = scaled[:, 1:].flatten(0, 1).double() / (embeds.shape[1] - 1) ** 0.5
-        retained += settings.retain_weight * len(erased) * tokens.T @ tokens
+        retained += settings.retain_weight * count * tokens.T @ tokens
     exactly = null[0, :1].T
     if settings.empty == "exact":
         exactly = null[0].T
     else:
         tokens = token_embeds(null)
-        retained += settings.empty_weight * len(erased) * tokens @ tokens.T
+        retained += settings.empty_weight * count * tokens @ tokens.T
     return Kept(retained, exactly, weights)

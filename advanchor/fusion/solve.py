@@ -6,8 +6,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from advanchor.concepts import KindName
 from advanchor.fusion.statistics import GRAM, SHIFT
 from advanchor.guard import constrained_inverse, with_ridge
+
+FusionMethod = Literal["closed_form", "anchor_edit", "task_arithmetic", "neurons"]
 
 
 class FusionSettings(BaseModel):
@@ -15,9 +18,12 @@ class FusionSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["closed_form", "anchor_edit", "task_arithmetic", "neurons"] = Field(
+    method: FusionMethod = Field(
         default="closed_form",
         description="from the deltas; from the anchors; the sum of the deltas; anchors as neurons of the text encoder",
+    )
+    method_by_kind: dict[KindName, FusionMethod] = Field(
+        default={}, description="another method for concepts of a kind: what they amount to is added up"
     )
     retain_weight: float = Field(
         default=1.0, ge=0, description="gamma: weight of all retained prompts together relative to all concepts"
@@ -45,6 +51,9 @@ class FusionSettings(BaseModel):
         ge=0,
         description="sampled prompts, besides its templates, that a concept's neurons learn to find it in",
     )
+
+    def method_for(self, kind: str) -> FusionMethod:
+        return self.method_by_kind.get(kind, self.method)  # type: ignore[call-overload]
 
 
 def closed_form(totals: Mapping[str, Tensor], retained: Tensor, kept: Tensor, ridge: float) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ class Examination(EvaluationSettings):
 
 
 MAX_ROUNDS = 4
+REPAIRED = "closed_form"  # the method whose contributions are deltas trained on top of a fusion
 REPAIR_WEIGHT = 2.0  # of a repaired concept in the sums, relative to the others
 Say = Callable[[str], None]
 
@@ -90,8 +91,8 @@ def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune, say: Say) -> tu
     fusion: with its verdict. Returns the best fusion, and the files of its repairs by their path in `folder`, where it
     is going to be written. Raises FusionError for a fusion by another method than closed_form.
     """
-    if fusion.settings.method != "closed_form":
-        raise FusionError(f"--repair changes deltas, which {fusion.settings.method} does not use")
+    if others := sorted(fusion.totals.keys() - {REPAIRED}):
+        raise FusionError(f"--repair changes the contributions of {REPAIRED}, not of {' and '.join(others)}")
     if untrained := [name for name, member in fusion.members.items() if "lr" not in member.method]:
         method = fusion.members[untrained[0]].method["name"]
         raise FusionError(f"--repair tunes again, but {untrained[0]!r} was erased by {method}, which trains nothing")
@@ -122,7 +123,8 @@ def repaired(
     files: Mapping[str, bytes],
 ) -> tuple[Fusion, dict[str, bytes]]:
     """The fusion with new contributions in the place of old ones, and all repair files so far."""
-    members, totals, files = dict(fusion.members), {k: v.clone() for k, v in fusion.totals.items()}, dict(files)
+    members, files = dict(fusion.members), dict(files)
+    totals = {name: total.clone() for name, total in fusion.totals[REPAIRED].items()}
     for name, new in found.items():
         old = members[name]
         data = files[old.path] if old.path in files else read_member(old)
@@ -135,7 +137,7 @@ def repaired(
         files[path] = packed
         changes = {"run": str(folder), "path": path, "sha256": sha256(packed)}
         members[name] = old.model_copy(update=changes)
-    result = solved(base, fusion.settings, fusion.retain, members, totals)
+    result = solved(base, fusion.settings, fusion.retain, members, {REPAIRED: totals})
     result.facts["repair_rounds"] = number
     return result, files
 

@@ -1,7 +1,7 @@
 """Finished tasks of run directories, or an earlier fusion and changes to it, become one fusion."""
 
 import difflib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from advanchor.artifacts import ArtifactError, sha256, views
 from advanchor.fusion import neurons, solve
-from advanchor.fusion.artifact import Fusion, Member, is_fused, read_fused
+from advanchor.fusion.artifact import Fusion, Member, Totals, is_fused, read_fused
 from advanchor.fusion.retain import Kept, Retain, conflicts, default_retain, kept
 from advanchor.fusion.solve import FusionSettings
 from advanchor.fusion.statistics import (
@@ -44,10 +44,10 @@ class FusionError(ValueError):
     """A fusion that cannot be made from what was named."""
 
 
-def finished(url: str, method: str) -> dict[str, Member]:
+def finished(url: str, settings: FusionSettings) -> dict[str, Member]:
     """The finished concepts of a run by name, in its batch's order; of several batches the latest counts.
 
-    Raises FusionError.
+    Raises FusionError for one that cannot be fused with these settings.
     """
     store = Store(url)
     results = store.results()
@@ -57,6 +57,7 @@ def finished(url: str, method: str) -> dict[str, Member]:
     current = {entry["id"]: i for i, entry in enumerate(status["tasks"])} if status else {}
     members: dict[str, Member] = {}
     for result in sorted(results, key=lambda result: current.get(result["task"], -1)):
+        method = settings.method_for(result["concept"]["kind"])
         check_fusable(result, method, url)
         stem = next((stem for stem in READS[method] if stem in result["files"]), None)
         name = result["concept"]["name"]
@@ -126,15 +127,15 @@ def read_ahead(members: Sequence[Member]) -> Iterator[tuple[Member, bytes]]:
 
 def contribution(base: Base, member: Member, data: bytes, settings: FusionSettings) -> Mapping[str, Tensor]:
     """What a member adds to the totals."""
-    tensors = views(data, member.path)
-    if settings.method == "task_arithmetic" or "gram" in tensors:
+    tensors, method = views(data, member.path), settings.method_for(member.concept.kind)
+    if method == "task_arithmetic" or "gram" in tensors:
         return tensors
-    if settings.method == "closed_form":  # an erasure of before statistics were kept: its delta says the same
+    if method == "closed_form":  # an erasure of before statistics were kept: its delta says the same
         return statistics(tensors, encode_all(base, [fill(t, member.concept.name) for t in member.concept.templates]))
-    contexts = settings.contexts if settings.method == "neurons" else 0
+    contexts = settings.contexts if method == "neurons" else 0
     concept = in_contexts(base, member.concept, contexts)
     e_c, e_a = anchor_conditioning(base, concept, AdvAnchorSettings(**member.method), tensors["e_adv"])
-    if settings.method == "anchor_edit":
+    if method == "anchor_edit":
         return anchor_statistics(e_c.prompt_embeds, e_a.prompt_embeds)
     goal = e_a.prompt_embeds if settings.towards == "anchor" else neurons.neutral_embeds(base, concept)
     return neurons.neuron_statistics(base, concept, goal, settings.reach)
@@ -150,7 +151,7 @@ class FusionPlan:
     members: dict[str, Member]  # all that will be in it, by the concept's name
     leaving: list[Member]  # of an earlier fusion
     coming: list[Member]
-    totals: dict[str, Tensor]  # of the earlier fusion; empty without one
+    totals: Totals  # of the earlier fusion; empty without one
 
 
 def plan_fusion(
@@ -172,13 +173,15 @@ def plan_fusion(
         raise FusionError(f"only one fused model can be changed at a time, not {' and '.join(map(str, earlier))}")
     content, totals = read_fused(earlier[0]) if earlier else ({"settings": {}, "concepts": []}, {})
     settings = FusionSettings(**content["settings"] | dict(changes or {}))
-    if earlier and settings.method != content["settings"]["method"]:
-        raise FusionError(f"{earlier[0]} was fused by {content['settings']['method']}, not by {settings.method}")
+    for setting in ("method", "method_by_kind"):
+        before, now = (found.get(setting) for found in (content["settings"], settings.model_dump()))
+        if earlier and before != now:
+            raise FusionError(f"{earlier[0]} was fused by {setting} {before}, not by {now}")
     present = {entry["concept"]["name"]: Member(**entry) for entry in content["concepts"]}
     members = dict(present)
     for source in sources:
         if not is_fused(source):
-            members |= finished(source, settings.method)
+            members |= finished(source, settings)
     wanted = chosen(members, only, without)
     base = one_base(wanted)
     if retain is None:
@@ -199,7 +202,8 @@ def fuse(plan: FusionPlan, base: Base, progress: Progress = lambda done, total, 
     changes = [*plan.leaving, *plan.coming]
     for i, (member, data) in enumerate(read_ahead(changes)):
         sign = -1.0 if i < len(plan.leaving) else 1.0
-        accumulate(plan.totals, contribution(base, member, data, plan.settings), sign)
+        own = plan.totals.setdefault(plan.settings.method_for(member.concept.kind), {})
+        accumulate(own, contribution(base, member, data, plan.settings), sign)
         progress(i + 1, len(changes), member.concept.name)
     return solved(base, plan.settings, plan.retain, plan.members, plan.totals)
 
@@ -220,36 +224,41 @@ def check_base(base: Base, members: Mapping[str, Member]) -> None:
             )
 
 
-def solved(
-    base: Base, settings: FusionSettings, retain: Retain, members: dict[str, Member], totals: dict[str, Tensor]
-) -> Fusion:
-    """The fusion that the totals amount to."""
+def solved(base: Base, settings: FusionSettings, retain: Retain, members: dict[str, Member], totals: Totals) -> Fusion:
+    """The fusion that the totals amount to: every method's part over its own concepts; deltas of several add up."""
     concepts = [member.concept for member in members.values()]
+    counts = Counter(settings.method_for(concept.kind) for concept in concepts)
+    totals = {method: totals[method] for method in counts}  # what has no concept left goes
     facts: dict[str, Any] = {"num_concepts": len(concepts)}
-    if settings.method == "task_arithmetic":
-        delta, tensors = solve.task_arithmetic(totals, settings.scale), base_tensors(base, totals)
-    else:
-        keep = kept(base, retain, concepts, settings)
-        facts["num_retained_prompts"] = len(keep.weights)
-        if settings.method == "neurons":
-            weight = settings.retain_weight * (len(concepts) + neurons.PRIOR)
-            gram = weight * neurons.retained_gram(base, keep.weights)
-            delta = neurons.solve(base, totals, gram, settings.ridge, settings.threshold)
-            tensors = neurons.mlp_tensors(base.text_encoder)
+    delta: dict[str, Tensor] = {}
+    gates: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
+    for method, count in counts.items():
+        if method == "task_arithmetic":
+            part, weights = solve.task_arithmetic(totals[method], settings.scale), base_tensors(base, totals[method])
         else:
-            delta, tensors = edited(base, settings, totals, keep)
-            facts["retained_change"] = relative_change(delta, tensors, keep.retained)
-    return Fusion(base.name, base.digest, settings, retain, members, totals, delta, tensors, facts)
+            keep = kept(base, retain, concepts, settings, count)
+            facts["num_retained_prompts"] = len(keep.weights)
+            if method == "neurons":
+                gram = settings.retain_weight * (count + neurons.PRIOR) * neurons.retained_gram(base, keep.weights)
+                gates = neurons.solve(base, totals[method], gram, settings.ridge, settings.threshold)
+                tensors |= neurons.mlp_tensors(base.text_encoder)
+                continue
+            part, weights = edited(base, method, totals[method], keep, settings.ridge)
+            facts["retained_change"] = relative_change(part, weights, keep.retained)
+        delta = {name: part.get(name, 0) + delta.get(name, 0) for name in part | delta}  # type: ignore[misc]
+        tensors |= weights
+    return Fusion(base.name, base.digest, settings, retain, members, totals, delta, gates, tensors, facts)
 
 
 def edited(
-    base: Base, settings: FusionSettings, totals: Mapping[str, Tensor], keep: Kept
+    base: Base, method: str, totals: Mapping[str, Tensor], keep: Kept, ridge: float
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """dW of keys and values by a closed form, and W0."""
-    if settings.method == "anchor_edit":
+    if method == "anchor_edit":
         tensors = base_tensors(base, None)
-        return solve.anchor_edit(totals, keep.retained, keep.exactly, settings.ridge, tensors), tensors
-    return solve.closed_form(totals, keep.retained, keep.exactly, settings.ridge), base_tensors(base, totals)
+        return solve.anchor_edit(totals, keep.retained, keep.exactly, ridge, tensors), tensors
+    return solve.closed_form(totals, keep.retained, keep.exactly, ridge), base_tensors(base, totals)
 
 
 def base_tensors(base: Base, named: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

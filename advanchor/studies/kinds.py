@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from advanchor.evaluation import EvaluationSettings
 from advanchor.models.base import Base
 from advanchor.pocket.world import MARK, OBJECTS, STYLES
 from advanchor.studies import rivals
@@ -169,7 +168,7 @@ def mark_plot(rows: Sequence[Row], figure: Any) -> None:
 MARK_STUDY = Study(
     "The mark, which stands for explicit content",
     mark_trials,
-    EvaluationSettings(**rivals.PICTURES | {"num_prompts": 96, "num_retained": 48}, doses=(1.4,)),
+    rivals.EVALUATION.model_copy(update={"num_prompts": 96, "num_retained": 48, "doses": (1.4,)}),
     mark_rows,
     MARK_COLUMNS,
     mark_plot,

@@ -24,10 +24,8 @@ RETAIN = Retain(prompts=("a blue shape", "a painting by a person"))
 
 def erase(model: Path, folder: Path, names: tuple[str, ...] = NAMES, **method: Any) -> str:
     """A run directory with finished erasures of these concepts."""
-    concepts = [
-        {"name": name, "kind": "object", "templates": ["a {}", "a red {}"], "neutral": ["a shape", "a red shape"]}
-        for name in names
-    ]
+    prompts = {"templates": ["a {}", "a red {}"], "neutral": ["a shape", "a red shape"]}
+    concepts = [{"name": name, "kind": "identity" if name == "someone" else "object", **prompts} for name in names]
     batch = {"model": str(model), "output": str(folder), "method": METHOD | method, "concepts": concepts}
     spec, listed = parse_batch(json.dumps(batch), folder / "batch.yaml")
     status = run_locally(spec, plan(spec, listed), Store(spec.output), lambda status: None)

@@ -10,11 +10,12 @@ from fusing import NAMES, RETAIN, close, erase, made
 from safetensors.torch import load_file
 from torch import Tensor
 
+import advanchor
 from advanchor import models
 from advanchor.artifacts import ArtifactError
 from advanchor.bench import joint
 from advanchor.concepts import Concept
-from advanchor.fusion.artifact import write_fused
+from advanchor.fusion.artifact import Fusion, write_fused
 from advanchor.fusion.retain import kept
 from advanchor.fusion.solve import FusionSettings, closed_form
 from advanchor.fusion.statistics import anchor_statistics, statistics
@@ -97,7 +98,7 @@ def test_an_anchor_edit_reads_nothing_but_anchors(copied: Path, base: Base) -> N
         path.unlink()
     fusion = made(copied, base, method="anchor_edit")
     assert any(tensor.any() for tensor in fusion.delta.values())
-    members = finished(str(copied), "anchor_edit")
+    members = finished(str(copied), FusionSettings(method="anchor_edit"))
     e_adv = load_file(task_files(copied, "star", "anchor")[0])["e_adv"]
     embeds = base.encode(["a star", "a red star"]).prompt_embeds
     shifted = embeds.clone()
@@ -110,7 +111,7 @@ def test_an_anchor_edit_reads_nothing_but_anchors(copied: Path, base: Base) -> N
 
 def test_neurons_are_made_in_sampled_contexts_too(copied: Path, base: Base) -> None:
     """As many as are asked for; other methods go without."""
-    member = finished(str(copied), "neurons")["star"]
+    member = finished(str(copied), FusionSettings(method="neurons"))["star"]
     data = task_files(copied, "star", "anchor")[0].read_bytes()
     found = [contribution(base, member, data, FusionSettings(method="neurons", contexts=n)) for n in (0, 20)]
     assert not close(dict(found[0]), dict(found[1]), 1e-2)
@@ -150,15 +151,39 @@ def test_a_concept_comes_and_goes_and_only_its_own_file_is_read(
     for path in copied.glob("tasks/circle-*/*.safetensors"):
         path.unlink()
     without = fuse(plan_fusion([str(tmp_path / "both")], without=["star"]), base)
-    assert close(without.delta, alone.delta) and list(without.members) == ["circle"]
-    assert without.totals.keys() == alone.totals.keys() and close(without.totals, alone.totals, 1e-12)
+    assert same(without, alone) and list(without.members) == ["circle"]
+    assert list(without.totals) == [method] and close(without.totals[method], alone.totals[method], 1e-12)
     added = fuse(plan_fusion([str(tmp_path / "alone"), str(copied)], only=["circle", "star"]), base)
-    assert close(added.delta, both.delta) and not close(added.delta, alone.delta, 1e-2)
+    assert same(added, both) and not same(added, alone)
+
+
+def same(a: Fusion, b: Fusion) -> bool:
+    return all(x.keys() == y.keys() and (not x or close(x, y)) for x, y in ((a.delta, b.delta), (a.neurons, b.neurons)))
+
+
+def test_each_kind_by_a_method_of_its_own_is_both_in_one_model(run: Path, base: Base, tmp_path: Path) -> None:
+    """Deltas of the object summed, the person as neurons; a stock pipeline gets both, and either can be taken out."""
+    mixed = FusionSettings(method="task_arithmetic", method_by_kind={"identity": "neurons"})
+    both = fuse(plan_fusion([str(run)], mixed.model_dump(), RETAIN), base)
+    objects = made(run, base, method="task_arithmetic", only=["circle", "star"])
+    person = made(run, base, method="neurons", only=["someone"])
+    assert close(both.delta, objects.delta) and close(both.neurons, person.neurons, 0.2)
+    write_fused(both, tmp_path / "both")
+    without = fuse(plan_fusion([str(tmp_path / "both")], without=["someone"]), base)
+    assert close(without.delta, objects.delta) and not without.neurons and list(without.totals) == ["task_arithmetic"]
+    pipeline, prompts = models.load(base.name).pipeline, ["someone", "a star"]
+    advanchor.apply(pipeline, tmp_path / "both")
+    with both.on(base):
+        expected = base.encode(prompts).prompt_embeds
+        weights = {name: base.unet.get_parameter(name).clone() for name in both.delta}
+    applied = Base(pipeline, name="applied")
+    torch.testing.assert_close(applied.encode(prompts).prompt_embeds, expected)
+    assert all(torch.equal(applied.unet.get_parameter(name), weight) for name, weight in weights.items())
 
 
 def test_joint_training_moves_every_concept_and_leaves_the_base_alone(run: Path, base: Base) -> None:
     before = {name: tensor.clone() for name, tensor in base.unet.state_dict().items()}
-    members = finished(str(run), "anchor_edit")
+    members = finished(str(run), FusionSettings(method="anchor_edit"))
     delta = joint.train(base, [members["circle"], members["star"]], passes=2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.unet.state_dict().items())
     assert delta.keys() == made(run, base).delta.keys() and all(tensor.any() for tensor in delta.values())
@@ -193,5 +218,5 @@ def test_a_concept_of_another_base_is_refused(copied: Path, base: Base) -> None:
 def test_of_two_results_for_a_concept_the_latest_batchs_counts(copied: Path, base: Base) -> None:
     erase(Path(base.name), copied, ("star",), lr=2e-2)
     assert len(list(copied.glob("tasks/star-*"))) == 2
-    assert finished(str(copied), "closed_form")["star"].method["lr"] == 2e-2
-    assert set(finished(str(copied), "closed_form")) == set(NAMES)
+    found = finished(str(copied), FusionSettings())
+    assert found["star"].method["lr"] == 2e-2 and set(found) == set(NAMES)
