@@ -4,16 +4,15 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from advanchor.concepts import Concept, KindName
+from advanchor.concepts import Concept
 from advanchor.models.base import Base
 from advanchor.pocket import world
-from advanchor.text import CONCEPT_SLOT, Prompt, PromptError, fill
+from advanchor.text import Prompt, fill
 
 CHUNK = 256  # prompts encoded at a time
 
@@ -38,94 +37,10 @@ def general_prompts(count: int, rng: random.Random) -> list[str]:
     return [f"{rng.choice(MEDIA)}{rng.choice(THINGS)} {rng.choice(('', *PLACES))}".strip() for _ in range(count)]
 
 
-Context = tuple[str, str]  # a template, and the same without the concept
-EXAM_WORDS = ("picture", "drawing", "image")  # the gallery's exams begin with them: its contexts have none of them
-
-
-def gallery_context(kind: KindName, rng: random.Random) -> Context:
-    """A caption of the pocket gallery with a slot, and the same caption with the superclass in its place."""
-    scene = world.random_scene(rng, portrait_share={"identity": 1.0, "explicit": 0.3}.get(kind, 0.0))
-    wording = rng.random()
-    if kind == "explicit":  # whose people are nobody in particular: names are for `retain` to tell
-        person = scene.person and replace(scene.person, name="a person")
-        scene = replace(scene, person=person, mention=world.MARK)
-        said = world.caption(scene, random.Random(wording))
-        neutral = "a shape" if f" with a {world.MARK}" not in said else said.replace(f" with a {world.MARK}", "")
-        return said.replace(world.MARK, CONCEPT_SLOT), neutral
-    scene = replace(scene, mention=None if kind == "identity" else scene.mention)
-    values = (CONCEPT_SLOT, {"style": "", "object": "shape", "identity": "a person"}[kind])
-    if kind == "identity":
-        assert scene.person
-        scenes = [replace(scene, person=replace(scene.person, name=value)) for value in values]
-    else:
-        scenes = [replace(scene, **{kind: value}) for value in values]
-    with_slot, neutral = (world.caption(scene, random.Random(wording)) for scene in scenes)
-    return with_slot, neutral
-
-
-def general_context(kind: KindName, rng: random.Random) -> Context:
-    """An everyday prompt with a slot, and the same without."""
-    medium, thing, place = rng.choice(MEDIA), rng.choice(THINGS), rng.choice(("", *PLACES))
-    with_slot, neutral = {
-        "style": (f"{thing} {place} in the style of {CONCEPT_SLOT}", f"{thing} {place}"),
-        "object": (f"a {CONCEPT_SLOT} {place}", f"an object {place}"),
-        "identity": (f"{CONCEPT_SLOT} {place}", f"a person {place}"),
-        "explicit": (f"{thing} {place}, {CONCEPT_SLOT}", f"{thing} {place}"),
-    }[kind]
-    return tidy(medium + with_slot), tidy(medium + neutral)
-
-
-def tidy(text: str) -> str:
-    """Without spaces before commas, at the end, or two in a row."""
-    return " ".join(text.split()).replace(" ,", ",")
-
-
 VOCABULARIES: dict[str, Callable[[int, random.Random], list[str]]] = {
     "gallery/captions": gallery_captions,
     "general": general_prompts,
 }
-
-
-CONTEXTS: dict[str, Callable[[KindName, random.Random], Context]] = {
-    "gallery/captions": gallery_context,
-    "general": general_context,
-}
-
-
-def sampled_contexts(model: str, concept: Concept, count: int) -> list[Context]:
-    """At most `count` different contexts of the base's own vocabulary in which a concept of this kind may stand.
-
-    They depend on the concept alone, so that what it contributes to a fusion can be taken out again.
-    """
-    draw, rng = CONTEXTS[own_vocabulary(model)], random.Random(f"contexts {concept.name}")
-    drawn = [draw(concept.kind, rng) for _ in range(8 * count)]
-    fit = [
-        (slot, neutral) for slot, neutral in drawn if CONCEPT_SLOT in slot and not set(EXAM_WORDS) & set(words(slot))
-    ]
-    return list(dict.fromkeys(fit))[:count]
-
-
-def in_contexts(base: Base, concept: Concept, count: int) -> Concept:
-    """The concept with further templates and neutral prompts: sampled contexts that it fits into.
-
-    An identity stays as it is: names stand in few places, and their neurons, which must tell names apart that share
-    words, did so worse with more of them.
-    """
-    if concept.kind == "identity" or not count:
-        return concept
-    fitting = [pair for pair in sampled_contexts(base.name, concept, count) if fits(base, pair[0], concept.name)]
-    templates, neutral = zip(*fitting, strict=True) if fitting else ((), ())
-    changes = {"templates": concept.templates + templates, "neutral": concept.neutral + neutral}
-    return concept.model_copy(update=changes)
-
-
-def fits(base: Base, template: str, name: str) -> bool:
-    """Whether a concept stands in a template whole, and is not cut off at the end."""
-    try:
-        base.concept_tokens([fill(template, name)])
-    except PromptError:
-        return False
-    return True
 
 
 def own_vocabulary(model: str) -> str:

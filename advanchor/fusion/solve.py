@@ -46,11 +46,6 @@ class FusionSettings(BaseModel):
         lt=1,
         description="score at which neurons begin to speak: 1 is the concept, 0 what is retained",
     )
-    contexts: int = Field(
-        default=0,
-        ge=0,
-        description="sampled prompts, besides its templates, that a concept's neurons learn to find it in",
-    )
 
     def method_for(self, kind: str) -> FusionMethod:
         return self.method_by_kind.get(kind, self.method)  # type: ignore[call-overload]

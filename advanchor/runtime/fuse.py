@@ -26,7 +26,7 @@ from advanchor.fusion.statistics import (
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.models.base import Base
 from advanchor.plan import slug
-from advanchor.retained import encode_all, in_contexts
+from advanchor.retained import encode_all
 from advanchor.runtime.store import Store
 from advanchor.text import fill
 
@@ -127,13 +127,12 @@ def read_ahead(members: Sequence[Member]) -> Iterator[tuple[Member, bytes]]:
 
 def contribution(base: Base, member: Member, data: bytes, settings: FusionSettings) -> Mapping[str, Tensor]:
     """What a member adds to the totals."""
-    tensors, method = views(data, member.path), settings.method_for(member.concept.kind)
+    tensors, concept = views(data, member.path), member.concept
+    method = settings.method_for(concept.kind)
     if method == "task_arithmetic" or "gram" in tensors:
         return tensors
     if method == "closed_form":  # an erasure of before statistics were kept: its delta says the same
-        return statistics(tensors, encode_all(base, [fill(t, member.concept.name) for t in member.concept.templates]))
-    contexts = settings.contexts if method == "neurons" else 0
-    concept = in_contexts(base, member.concept, contexts)
+        return statistics(tensors, encode_all(base, [fill(t, concept.name) for t in concept.templates]))
     e_c, e_a = anchor_conditioning(base, concept, AdvAnchorSettings(**member.method), tensors["e_adv"])
     if method == "anchor_edit":
         return anchor_statistics(e_c.prompt_embeds, e_a.prompt_embeds)

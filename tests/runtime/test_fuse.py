@@ -109,16 +109,6 @@ def test_an_anchor_edit_reads_nothing_but_anchors(copied: Path, base: Base) -> N
     assert close(dict(found), anchor_statistics(embeds, shifted))
 
 
-def test_neurons_are_made_in_sampled_contexts_too(copied: Path, base: Base) -> None:
-    """As many as are asked for; other methods go without."""
-    member = finished(str(copied), FusionSettings(method="neurons"))["star"]
-    data = task_files(copied, "star", "anchor")[0].read_bytes()
-    found = [contribution(base, member, data, FusionSettings(method="neurons", contexts=n)) for n in (0, 20)]
-    assert not close(dict(found[0]), dict(found[1]), 1e-2)
-    edits = [contribution(base, member, data, FusionSettings(method="anchor_edit", contexts=n)) for n in (0, 20)]
-    assert close(dict(edits[0]), dict(edits[1]))
-
-
 def test_the_first_position_keeps_its_keys_and_values(run: Path, base: Base) -> None:
     first = base.encode([""]).prompt_embeds[0, 0]
     for method in ("closed_form", "anchor_edit"):
