@@ -101,6 +101,7 @@ def fusion(
     from advanchor.bench import fusion as bench
     from advanchor.bench import fusion_scale
     from advanchor.runtime.accept import Examination
+    from advanchor.runtime.fuse import FusionError
 
     command = f"advanchor {shlex.join(sys.argv[1:])}"
     if run is None:
@@ -113,17 +114,20 @@ def fusion(
             bench.edit_called(label)
     except ValueError as error:
         common.fail(f"--method {error}")
-    examined = bench.Bench(run, Examination(retained_images_per_prompt=bench.COPIES))
-    wanted = counts or [n for n in (1, 10, 25, 50, 100, 150) if n <= len(examined.concepts)]
     rows = []
-    for row in examined.rows(wanted, methods or list(bench.EDITS)):
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    seed = examined.evaluator.settings.seed
-    note = f"\n`{command}`; evaluation seed {seed}; ACC_s over {len(examined.hidden)} hidden names\n"
+    try:
+        examined = bench.Bench(run, Examination(retained_images_per_prompt=bench.COPIES))
+        wanted = counts or [n for n in (1, 10, 25, 50, 100, 150) if n <= len(examined.concepts)]
+        seed = examined.evaluator.settings.seed
+        note = f"\n`{command}`; evaluation seed {seed}; ACC_s over {len(examined.hidden)} hidden names\n"
+        for row in examined.rows(wanted, methods or list(bench.EDITS)):
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+            bench.write(output, "gallery.md", bench.table(rows) + note)
+            bench.write(output, "gallery.json", json.dumps({"command": command, "rows": rows}, indent=2))
+    except FusionError as error:
+        common.fail(str(error))
     print(bench.table(rows) + note)
-    bench.write(output, "gallery.md", bench.table(rows) + note)
-    bench.write(output, "gallery.json", json.dumps({"command": command, "rows": rows}, indent=2))
 
 
 class BenchModel(StrEnum):

@@ -88,7 +88,9 @@ def check_fusable(result: Mapping[str, Any], method: str, url: str) -> None:
             f"closed_form fuses only {FUSABLE}"
         )
     if method in ("anchor_edit", "neurons") and settings["name"] != "adv_anchor":
-        raise FusionError(f"{url}: {name!r} was erased with method.name: {settings['name']}, which leaves no anchor")
+        raise FusionError(
+            f"{url}: {name!r} was erased with method.name: {settings['name']}, which leaves no anchor for {method}"
+        )
 
 
 def chosen(members: Mapping[str, Member], only: Sequence[str], without: Sequence[str]) -> dict[str, Member]:
