@@ -11,14 +11,16 @@ from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, conce
 
 ATTACKS = ("soft_prompt", "prefix", "paraphrases", "relearning")
 LABELS = (rivals.OURS, rivals.LATER, rivals.SUPERCLASS, rivals.SIMILAR, "esd")
+NO_GUARD = "guarded_anchor, no guard"
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
     kinds = ("style",) if scale.quick else rivals.TEST_CONCEPTS
-    listed = [c for kind in kinds for c in concepts(kind, rivals.TEST_CONCEPTS[kind][: min(2, scale.per_kind)])]
+    listed = [c for kind in kinds for c in concepts(kind, rivals.TEST_CONCEPTS[kind][:1])]
 
     def chosen(concept: Any) -> dict[str, Any]:
-        return {label: own for label, own in rivals.methods_for(base, concept).items() if label in LABELS}
+        found = {label: own for label, own in rivals.methods_for(base, concept).items() if label in LABELS}
+        return found | {NO_GUARD: rivals.without(concept, "no guard")}
 
     return crossed(listed, chosen, Scale(scale.per_kind, 1, scale.quick))
 
