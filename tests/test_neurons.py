@@ -29,7 +29,7 @@ STAR = one("star", "a red {}", "a red circle")
 
 
 def solved(
-    base: Base, concepts: list[Concept], retained: tuple[str, ...] = RETAINED, reach: int = REACH
+    base: Base, concepts: list[Concept], retained: tuple[str, ...] = RETAINED, reach: int = REACH, **strengths: float
 ) -> dict[str, Tensor]:
     """Neurons that lead every concept to its neutral prompt."""
     totals: dict[str, Tensor] = {}
@@ -37,7 +37,7 @@ def solved(
         goal = neurons.neutral_embeds(base, concept)
         accumulate(totals, neurons.neuron_statistics(base, concept, goal, reach))
     gram = (len(concepts) + neurons.PRIOR) * neurons.retained_gram(base, dict.fromkeys(retained, 1.0))
-    return neurons.solve(base, totals, gram, RIDGE, THRESHOLD)
+    return neurons.solve(base, totals, gram, RIDGE, THRESHOLD, strengths)
 
 
 def embeds(base: Base, *prompts: str) -> Tensor:
@@ -96,6 +96,15 @@ def test_gates_open_between_their_edges(base: Base) -> None:
         edges = torch.tensor([score - THRESHOLD, score - THRESHOLD - neurons.RAMP])
         gates = open_(neurons.STEEP * edges)
         assert float((gates[0] - gates[1]) / (neurons.STEEP * neurons.RAMP)) == pytest.approx(wanted, abs=0.02)
+
+
+def test_a_stronger_concepts_gates_open_earlier_and_no_others_do(base: Base) -> None:
+    circle = one("circle", "a blue {}", "a blue shape")
+    plain, strong = solved(base, [STAR, circle]), solved(base, [STAR, circle], circle=2.0)
+    name = neurons.mlp_names(base.text_encoder)["fc1.bias"]
+    earlier = ((strong[name] - plain[name]) / neurons.STEEP).view(2, 2, REACH + 1)  # edges, concepts, steps
+    torch.testing.assert_close(earlier[:, 0], torch.full((2, REACH + 1), THRESHOLD / 2), atol=1e-4, rtol=0)
+    assert not earlier[:, 1].any()  # sorted by name: the circle comes first
 
 
 def test_a_concept_that_leaves_takes_all_of_its_own_along(base: Base) -> None:

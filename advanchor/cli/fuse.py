@@ -54,7 +54,7 @@ def fuse(
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="Examine every concept in the fused model, where that is possible.")
     ] = True,
-    repair: Annotated[bool, typer.Option("--repair", help="Tune again what does not pass, and fuse again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what does not pass, and fuse again.")] = False,
     local: Local = False,
     address: Address = None,
     insecure_no_token: Insecure = False,

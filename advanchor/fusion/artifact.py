@@ -49,6 +49,7 @@ class Member(BaseModel):
     path: str  # of the file in it
     sha256: str
     ua: float | None = None  # of the erasure on its own
+    strength: float = 1.0  # how many times as much it counts in a sum of deltas; by how much its neurons speak earlier
 
 
 @dataclass

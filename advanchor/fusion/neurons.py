@@ -135,10 +135,16 @@ def retained_gram(base: Base, weights: Mapping[str, float]) -> Tensor:
 
 
 def solve(
-    base: Base, totals: Mapping[str, Tensor], retained: Tensor, ridge: float, threshold: float
+    base: Base,
+    totals: Mapping[str, Tensor],
+    retained: Tensor,
+    ridge: float,
+    threshold: float,
+    strengths: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """What is appended to the last MLP, float32, by the names of its weights: rows of fc1, columns of fc2.
 
+    strengths: by concept, what its threshold is divided by.
     retained: gamma (n + PRIOR) times `retained_gram`. With less of it, the discriminants of a few concepts would tell
     their own positions from each other, and would not know them in other contexts.
     """
@@ -149,11 +155,13 @@ def solve(
     w = torch.linalg.solve(system, (x - mu).T).T
     w = w / (w * (x - mu)).sum(1, keepdim=True)
     bias = -(w @ mu)
-    edges = (threshold, threshold + RAMP)
+    owners = [name.removeprefix(OWN).removesuffix("/x") for name in sorted(totals) if name.endswith("/x")]
+    parts = [(threshold / (strengths or {}).get(name, 1.0), len(totals[f"{OWN}{name}/x"])) for name in owners]
+    opens = torch.cat([torch.full((rows,), value, dtype=torch.float64) for value, rows in parts])
     names = mlp_names(base.text_encoder)
     return {
         names[f"{UP}.weight"]: STEEP * torch.cat([w, w]).float(),
-        names[f"{UP}.bias"]: STEEP * torch.cat([bias - edge for edge in edges]).float(),
+        names[f"{UP}.bias"]: STEEP * torch.cat([bias - opens, bias - opens - RAMP]).float(),
         names[f"{DOWN}.weight"]: torch.cat([v, -v]).T.contiguous().float() / (STEEP * RAMP),
     }
 

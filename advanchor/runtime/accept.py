@@ -1,6 +1,7 @@
-"""The acceptance gate and its repairs: examine a fusion, tune again what fell short, fuse again."""
+"""The acceptance gate and its repairs: examine a fusion, mend what fell short, fuse again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,7 @@ class Examination(EvaluationSettings):
 
 
 MAX_ROUNDS = 4
-REPAIRED = "closed_form"  # the method whose contributions are deltas trained on top of a fusion
+STRONGER = 1.25  # what a round multiplies the strength of a concept by, whose part is not trained again
 REPAIR_WEIGHT = 2.0  # of a repaired concept in the sums, relative to the others
 Say = Callable[[str], None]
 
@@ -86,14 +87,16 @@ Tune = Callable[[Fusion, list[Member], int], Mapping[str, dict[str, Tensor]]]  #
 
 
 def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune, say: Say) -> tuple[Fusion, dict[str, bytes]]:
-    """Tune every failing concept again on top of the fusion and fuse again, until all pass or a round brings nothing.
+    """Mend every failing concept and fuse again, until all pass or a round brings nothing.
 
+    closed_form: its delta is tuned again on top of the fusion. task_arithmetic, neurons: it is made stronger.
     fusion: with its verdict. Returns the best fusion, and the files of its repairs by their path in `folder`, where it
-    is going to be written. Raises FusionError for a fusion by another method than closed_form.
+    is going to be written. Raises FusionError for what cannot be repaired.
     """
-    if others := sorted(fusion.totals.keys() - {REPAIRED}):
-        raise FusionError(f"--repair changes the contributions of {REPAIRED}, not of {' and '.join(others)}")
-    if untrained := [name for name, member in fusion.members.items() if "lr" not in member.method]:
+    if "anchor_edit" in fusion.totals:
+        raise FusionError("--repair changes single concepts' contributions, which anchor_edit shares among all")
+    tunable = {name for name, member in fusion.members.items() if method_of(fusion, member) == "closed_form"}
+    if untrained := [name for name, member in fusion.members.items() if name in tunable and "lr" not in member.method]:
         method = fusion.members[untrained[0]].method["name"]
         raise FusionError(f"--repair tunes again, but {untrained[0]!r} was erased by {method}, which trains nothing")
     files: dict[str, bytes] = {}
@@ -103,8 +106,10 @@ def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune, say: Say) -> tu
         if not names:
             break
         say(f"repair {number}: {len(names)} of {len(fusion.members)} concepts")
-        found = tune(fusion, [fusion.members[name] for name in names], number)
-        candidate, new_files = repaired(gate.base, fusion, found, number, folder, files)
+        weak = [fusion.members[name] for name in names if name in tunable]
+        found = tune(fusion, weak, number) if weak else {}
+        stronger = strengthened(gate.base, fusion, [name for name in names if name not in tunable])
+        candidate, new_files = repaired(gate.base, stronger, found, number, folder, files)
         candidate.verdict = gate.verdict(candidate)
         if shortfall(candidate.verdict) >= shortfall(fusion.verdict):
             say(f"repair {number} brought nothing; the fusion before it stays")
@@ -112,6 +117,23 @@ def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune, say: Say) -> tu
         fusion, files = candidate, new_files
     used = {member.path for member in fusion.members.values() if member.run == str(folder)}
     return fusion, {path: data for path, data in files.items() if path in used}
+
+
+def method_of(fusion: Fusion, member: Member) -> str:
+    return fusion.settings.method_for(member.concept.kind)
+
+
+def strengthened(base: Base, fusion: Fusion, names: Sequence[str]) -> Fusion:
+    """The fusion, its totals and members copied, with some concepts STRONGER; not solved yet."""
+    members = dict(fusion.members)
+    totals = {method: {name: total.clone() for name, total in own.items()} for method, own in fusion.totals.items()}
+    for name in names:
+        old = members[name]
+        members[name] = old.model_copy(update={"strength": STRONGER * old.strength})
+        if method_of(fusion, old) == "task_arithmetic":
+            added = members[name].strength - old.strength
+            accumulate(totals["task_arithmetic"], contribution(base, old, read_member(old), fusion.settings), added)
+    return replace(fusion, members=members, totals=totals)
 
 
 def repaired(
@@ -122,14 +144,13 @@ def repaired(
     folder: Path,
     files: Mapping[str, bytes],
 ) -> tuple[Fusion, dict[str, bytes]]:
-    """The fusion with new contributions in the place of old ones, and all repair files so far."""
-    members, files = dict(fusion.members), dict(files)
-    totals = {name: total.clone() for name, total in fusion.totals[REPAIRED].items()}
+    """The fusion with new contributions in the place of old ones, in place, and all repair files so far."""
+    members, totals, files = fusion.members, fusion.totals, dict(files)
     for name, new in found.items():
         old = members[name]
         data = files[old.path] if old.path in files else read_member(old)
-        accumulate(totals, contribution(base, old, data, fusion.settings), sign=-1.0)
-        accumulate(totals, new)
+        accumulate(totals["closed_form"], contribution(base, old, data, fusion.settings), sign=-1.0)
+        accumulate(totals["closed_form"], new)
         packed = pack(
             new, {"base_digest": base.digest, "concept": old.concept.model_dump(mode="json"), "round": number}
         )
@@ -137,7 +158,7 @@ def repaired(
         files[path] = packed
         changes = {"run": str(folder), "path": path, "sha256": sha256(packed)}
         members[name] = old.model_copy(update=changes)
-    result = solved(base, fusion.settings, fusion.retain, members, {REPAIRED: totals})
+    result = solved(base, fusion.settings, fusion.retain, members, totals)
     result.facts["repair_rounds"] = number
     return result, files
 

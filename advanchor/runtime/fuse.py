@@ -183,7 +183,8 @@ def plan_fusion(
     for source in sources:
         if not is_fused(source):
             members |= finished(source, settings)
-    wanted = chosen(members, only, without)
+    unchanged = {name: m for name, m in present.items() if name in members and members[name].sha256 == m.sha256}
+    wanted = chosen(members | unchanged, only, without)  # those of the earlier fusion know their strength
     base = one_base(wanted)
     if retain is None:
         retain = Retain(**content["retain"]) if earlier else default_retain(base)
@@ -203,8 +204,9 @@ def fuse(plan: FusionPlan, base: Base, progress: Progress = lambda done, total, 
     changes = [*plan.leaving, *plan.coming]
     for i, (member, data) in enumerate(read_ahead(changes)):
         sign = -1.0 if i < len(plan.leaving) else 1.0
-        own = plan.totals.setdefault(plan.settings.method_for(member.concept.kind), {})
-        accumulate(own, contribution(base, member, data, plan.settings), sign)
+        method = plan.settings.method_for(member.concept.kind)
+        weight = sign * member.strength if method == "task_arithmetic" else sign
+        accumulate(plan.totals.setdefault(method, {}), contribution(base, member, data, plan.settings), weight)
         progress(i + 1, len(changes), member.concept.name)
     return solved(base, plan.settings, plan.retain, plan.members, plan.totals)
 
@@ -242,7 +244,8 @@ def solved(base: Base, settings: FusionSettings, retain: Retain, members: dict[s
             facts["num_retained_prompts"] = len(keep.weights)
             if method == "neurons":
                 gram = settings.retain_weight * (count + neurons.PRIOR) * neurons.retained_gram(base, keep.weights)
-                gates = neurons.solve(base, totals[method], gram, settings.ridge, settings.threshold)
+                strengths = {name: member.strength for name, member in members.items()}
+                gates = neurons.solve(base, totals[method], gram, settings.ridge, settings.threshold, strengths)
                 tensors |= neurons.mlp_tensors(base.text_encoder)
                 continue
             part, weights = edited(base, method, totals[method], keep, settings.ridge)

@@ -16,7 +16,7 @@ from advanchor.guard import token_embeds
 from advanchor.methods import guarded_anchor, retune
 from advanchor.methods.adv_anchor import Settings
 from advanchor.models.base import Base
-from advanchor.runtime.accept import Gate, Tune, repair, tuner
+from advanchor.runtime.accept import STRONGER, Gate, Tune, repair, tuner
 from advanchor.runtime.drive import Place
 from advanchor.runtime.fuse import FusionError, fuse, plan_fusion
 from advanchor.runtime.rehearsal import RehearsalCluster
@@ -116,7 +116,27 @@ def test_a_round_that_brings_nothing_is_forgotten(run: Path, base: Base, tmp_pat
     assert all(torch.equal(tensor, before[name]) for name, tensor in fusion.totals["closed_form"].items())
 
 
-def test_what_has_no_deltas_cannot_be_repaired(run: Path, base: Base, tmp_path: Path) -> None:
+def test_in_a_sum_of_deltas_what_fails_counts_for_more_and_can_still_leave(
+    run: Path, base: Base, tmp_path: Path
+) -> None:
+    fusion = made(run, base, method="task_arithmetic")
+    wanted = {name: moved(base, fusion, name) * (1.4 if name == "star" else 0.5) for name in fusion.members}
+    gate = Ruler(base, wanted)
+    fusion.verdict = gate.verdict(fusion)
+    better, files = repair(fusion, gate, tmp_path / "fused", tune_here(tmp_path / "work"), print)
+    strengths = {name: member.strength for name, member in better.members.items()}
+    assert strengths == {"circle": 1, "star": STRONGER**2, "someone": 1} and not files
+    deltas = {name: made(run, base, method="task_arithmetic", only=[name]).delta for name in strengths}
+    expected = {key: sum(strengths[name] * deltas[name][key] for name in deltas) for key in better.delta}
+    assert close(better.delta, expected)
+    write_fused(better, tmp_path / "fused")
+    again = fuse(plan_fusion([str(tmp_path / "fused"), str(run)]), base)  # the run brings nothing new
+    assert close(again.delta, better.delta) and again.members == better.members
+    without = fuse(plan_fusion([str(tmp_path / "fused")], without=["star"]), base)
+    assert close(without.delta, made(run, base, method="task_arithmetic", without=["star"]).delta, 1e-5)
+
+
+def test_what_is_shared_cannot_be_repaired(run: Path, base: Base, tmp_path: Path) -> None:
     with pytest.raises(FusionError, match="anchor_edit"):
         repair(made(run, base, method="anchor_edit"), Ruler(base, {}), tmp_path, tune_here(tmp_path), print)
 
