@@ -116,16 +116,15 @@ def test_a_round_that_brings_nothing_is_forgotten(run: Path, base: Base, tmp_pat
     assert all(torch.equal(tensor, before[name]) for name, tensor in fusion.totals["closed_form"].items())
 
 
-def test_in_a_sum_of_deltas_what_fails_counts_for_more_and_can_still_leave(
-    run: Path, base: Base, tmp_path: Path
-) -> None:
+def test_in_a_sum_what_fails_counts_for_more_and_can_still_leave(run: Path, base: Base, tmp_path: Path) -> None:
     fusion = made(run, base, method="task_arithmetic")
     wanted = {name: moved(base, fusion, name) * (1.4 if name == "star" else 0.5) for name in fusion.members}
     gate = Ruler(base, wanted)
     fusion.verdict = gate.verdict(fusion)
     better, files = repair(fusion, gate, tmp_path / "fused", tune_here(tmp_path / "work"), print)
     strengths = {name: member.strength for name, member in better.members.items()}
-    assert strengths == {"circle": 1, "star": STRONGER**2, "someone": 1} and not files
+    assert strengths["star"] >= STRONGER and {strengths["circle"], strengths["someone"]} == {1.0} and not files
+    assert better.verdict is not None and all(row["passed"] for row in better.verdict["concepts"])
     deltas = {name: made(run, base, method="task_arithmetic", only=[name]).delta for name in strengths}
     expected = {key: sum(strengths[name] * deltas[name][key] for name in deltas) for key in better.delta}
     assert close(better.delta, expected)
