@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +24,7 @@ from advanchor.artifacts import ArtifactError, pack, pack_delta, sha256, unpack
 from advanchor.concepts import Concept
 from advanchor.fusion.neurons import grown
 from advanchor.fusion.retain import Retain
-from advanchor.fusion.solve import FusionSettings
+from advanchor.fusion.solve import FusionMethod, FusionSettings
 from advanchor.models.base import Base
 
 FUSED = "fused.json"
@@ -117,7 +117,7 @@ def is_fused(folder: str | Path) -> bool:
 
 
 def read_fused(folder: Path) -> tuple[dict[str, Any], Totals]:
-    """fused.json and the totals. Raises ArtifactError if the totals are not those that fused.json names."""
+    """fused.json and the totals. Raises ArtifactError if the totals are not those that fused.json names, or too old."""
     content = json.loads((folder / FUSED).read_text())
     data = (folder / TOTALS).read_bytes()
     if sha256(data) != content["files"][TOTALS]["sha256"]:
@@ -125,6 +125,8 @@ def read_fused(folder: Path) -> tuple[dict[str, Any], Totals]:
     totals: Totals = {}
     for key, total in unpack(data, str(folder / TOTALS))[0].items():
         method, _, name = key.partition("/")
+        if method not in get_args(FusionMethod):
+            raise ArtifactError(f"{folder / TOTALS} is of an earlier version, which had {key!r}; fuse its runs again")
         totals.setdefault(method, {})[name] = total
     return content, totals
 

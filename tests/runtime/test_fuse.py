@@ -12,7 +12,7 @@ from torch import Tensor
 
 import advanchor
 from advanchor import models
-from advanchor.artifacts import ArtifactError
+from advanchor.artifacts import ArtifactError, pack, sha256
 from advanchor.bench import joint
 from advanchor.concepts import Concept
 from advanchor.fusion.artifact import Fusion, write_fused
@@ -195,6 +195,17 @@ def test_damaged_totals_are_refused(run: Path, base: Base, tmp_path: Path) -> No
     path = tmp_path / "fused" / "totals.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match=r"totals.*damaged"):
+        plan_fusion([str(tmp_path / "fused")])
+
+
+def test_totals_of_an_earlier_layout_are_refused(run: Path, base: Base, tmp_path: Path) -> None:
+    write_fused(made(run, base), tmp_path / "fused")
+    old = pack({"gram": torch.zeros(2, 2)}, {})
+    (tmp_path / "fused" / "totals.safetensors").write_bytes(old)
+    content = json.loads((tmp_path / "fused" / "fused.json").read_text())
+    content["files"]["totals.safetensors"]["sha256"] = sha256(old)
+    (tmp_path / "fused" / "fused.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=r"earlier version.*'gram'.*fuse its runs again"):
         plan_fusion([str(tmp_path / "fused")])
 
 
