@@ -30,17 +30,17 @@ COPIES = 4  # pictures of every prompt that is retained: 100 of 25 hidden names
 Edit = Callable[[Base, str, Sequence[Concept], Retain], AbstractContextManager]  # inside it the base is edited
 
 
-def by_fusion(method: str, scale: float | None = None, *, told: bool = False, **changed: Any) -> Edit:
+def by_fusion(method: str, *, thinned: bool = False, told: bool = False, **changed: Any) -> Edit:
     """One of the product's own ways, with settings that differ.
 
-    scale: of task_arithmetic, divided by the square root of how many there are; told: nothing is hidden, which shows
-    what such an edit could do at best.
+    thinned: deltas count for 1 / the square root of how many there are; told: nothing is hidden, which shows what such
+    an edit could do at best.
     """
 
     def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
         changes: dict[str, Any] = {"method": method} | changed
-        if scale is not None:
-            changes["scale"] = scale / len(concepts) ** 0.5
+        if thinned:
+            changes["scale"] = len(concepts) ** -0.5
         if told:
             retain = retain.model_copy(update={"exclude": ()})
         return fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base).on(base)
@@ -73,7 +73,7 @@ EDITS: dict[str, Edit] = {
     "closed_form": by_fusion("closed_form"),
     "anchor_edit": by_fusion("anchor_edit"),
     "neurons": by_fusion("neurons"),
-    "task_arithmetic": by_fusion("task_arithmetic", 1.0),
+    "task_arithmetic": by_fusion("task_arithmetic", thinned=True),
     "trained jointly": by_training,
     "joint UCE": by_uce("last"),
     "joint UCE, later tokens": by_uce("last_and_later"),
