@@ -7,7 +7,7 @@ from advanchor.evaluation import EvaluationSettings
 from advanchor.models.base import Base
 from advanchor.studies import rivals
 from advanchor.studies.curves import mean_interval
-from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, concepts, crossed, percent, text
+from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, concepts, crossed, percent, text, thousandths
 
 ATTACKS = ("soft_prompt", "prefix", "paraphrases", "relearning")
 LABELS = (rivals.OURS, rivals.LATER, rivals.SUPERCLASS, rivals.SIMILAR, "esd")
@@ -49,6 +49,7 @@ COLUMNS = {
     "prefix": ("words in front", around(percent)),
     "paraphrases": ("other wordings", around(percent)),
     "relearning": ("trained on", around(percent)),
+    "degradation": ("degradation", around(thousandths)),
 }
 
 
@@ -80,5 +81,6 @@ ROBUSTNESS = Study(
     "robustness",
     "Percent of pictures for the concept in which it is recognised, at the strength that each delta was trained to.\n"
     "Soft prompt and words in front are searched with the erased model's own weights; trained on: further training on\n"
-    "pictures without the concept. In brackets: 95 % intervals over erasures.",
+    "pictures without the concept. Degradation: distance of retained pictures in classifier features, x 1000. In\n"
+    "brackets: 95 % intervals over erasures.",
 )
