@@ -100,7 +100,10 @@ def apply(pipeline: Any, path: str | Path, scale: float = 1.0) -> None:
 
 
 def erasure_files(path: Path) -> list[Path]:
-    """The delta in a task's or a fusion's folder, and its neurons; a file stands for itself. FileNotFoundError."""
+    """The delta in a task's or a fusion's folder, and its neurons; a file stands for itself.
+
+    Raises FileNotFoundError if there is neither.
+    """
     if path.is_file():
         return [path]
     if found := [*sorted(path.glob("delta*.safetensors"))[:1], *path.glob("neurons.safetensors")]:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from advanchor.artifacts import ArtifactError, pack, unpack, views
 from advanchor.bench import fusion_scale
 from advanchor.bench.fusion import EDITS, edit_called, harmonic, hidden_names, table
+from advanchor.cli import app
 from advanchor.fusion.retain import Retain, weighted_prompts
 from advanchor.retained import mentions
 
@@ -34,6 +36,13 @@ def test_a_way_of_fusing_is_named_with_its_settings() -> None:
         edit_called("closed from")
     with pytest.raises(ValueError, match="rigde"):
         edit_called("closed_form, rigde=1e-3")
+
+
+def test_what_cannot_be_fused_is_said_in_a_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["bench", "fusion", str(tmp_path), "--method", "neurons", "-o", str(tmp_path / "out")]
+    )
+    assert done.exit_code == 2 and "neither a run directory with finished tasks nor a fused model" in done.stderr
 
 
 def test_a_table_shows_percent_and_h_o() -> None:

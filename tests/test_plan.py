@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from advanchor.batch_file import parse_batch
 from advanchor.concepts import Concept
 from advanchor.plan import Task, make_task, plan, scores_key, slug
-from advanchor.spec import BatchError, BatchSpec, parse_batch
+from advanchor.spec import BatchError, BatchSpec
 
 STAR: dict[str, Any] = {"name": "star", "kind": "object", "templates": ("a {}",), "neutral": ("a shape",)}
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from advanchor.batch_file import parse_batch, read_batch
 from advanchor.concepts import KINDS, POCKET_PROMPTS, PRESETS, PROMPTS, Concept
 from advanchor.methods import METHODS, adv_anchor, esd, uce
-from advanchor.spec import BatchError, BatchSpec, parse_batch, read_batch
+from advanchor.spec import BatchError, BatchSpec
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 STAR = "model: pocket\nconcepts:\n  - {name: star, kind: object}\n"

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from advanchor.batch_file import read_batch
 from advanchor.bench.chaos import memory
 from advanchor.plan import dump_plan, plan
 from advanchor.runtime.batch import Run
@@ -18,7 +19,6 @@ from advanchor.runtime.ray_cluster import connected
 from advanchor.runtime.rehearsal import RehearsalCluster, rehearsal
 from advanchor.runtime.status import STATUS_FILE, RunStatus
 from advanchor.runtime.store import Store
-from advanchor.spec import read_batch
 
 NODES = 2
 PROMPTS = {"kind": "object", "templates": ["a {}"], "neutral": ["a shape"]}

@@ -45,7 +45,7 @@ def check(
 def read_concepts_of(path: Path, model: str):  # noqa: ANN201  (the types are torch's side of the house)
     """The batch and its concepts. Raises BatchError."""
     from advanchor import yaml_lines
-    from advanchor.spec import parse_batch, read_batch
+    from advanchor.batch_file import parse_batch, read_batch
 
     if path.suffix == ".csv":
         return parse_batch(f"model: {json.dumps(model)}\nconcepts: [{{from: {json.dumps(path.name)}}}]\n", path)

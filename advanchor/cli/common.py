@@ -63,8 +63,9 @@ def quiet() -> None:
 def planned(batch: Path, overrides: Sequence[str] | None, output: str | None) -> "tuple[BatchSpec, list[Task]]":
     """The batch and its tasks; every error is reported at once, before any work, with exit code 2."""
     quiet()
+    from advanchor.batch_file import located, read_batch
     from advanchor.plan import plan
-    from advanchor.spec import BatchError, located, read_batch
+    from advanchor.spec import BatchError
 
     with user_errors():
         spec, concepts = read_batch(batch, overrides or (), output)

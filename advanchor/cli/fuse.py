@@ -107,11 +107,12 @@ def changed(method: Method | None, overrides: list[str]) -> "tuple[dict[str, Any
     """Settings that are to differ, how the fused model is examined, and its bars. Raises BatchError."""
     from pydantic import ValidationError
 
+    from advanchor.batch_file import set_override
     from advanchor.explain import reason
     from advanchor.fusion.gate import Bars
     from advanchor.fusion.solve import FusionSettings
     from advanchor.runtime.accept import Examination
-    from advanchor.spec import BatchError, set_override
+    from advanchor.spec import BatchError
 
     data: dict[str, Any] = {"method": method.value} if method else {}
     for override in overrides:

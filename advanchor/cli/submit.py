@@ -25,10 +25,10 @@ def submit(
 ) -> None:
     """Start a batch on a Ray cluster as a job of its own. A run that is already at work there is not started twice."""
     common.quiet()
+    from advanchor.batch_file import read_batch
     from advanchor.runtime.drive import ClusterError
     from advanchor.runtime.jobs import Jobs
     from advanchor.runtime.store import Store
-    from advanchor.spec import read_batch
 
     with common.user_errors():
         spec, _ = read_batch(batch, overrides or (), output)

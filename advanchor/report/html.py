@@ -18,10 +18,11 @@ from PIL import Image
 
 from advanchor import yaml_lines
 from advanchor.artifacts import sha256
+from advanchor.batch_file import set_override
 from advanchor.plan import slug
 from advanchor.report.grids import overview, to_png
 from advanchor.report.table import rows, summary
-from advanchor.spec import BatchError, set_override
+from advanchor.spec import BatchError
 
 REPORT = "report/index.html"
 OVERVIEW = "report/overview.png"

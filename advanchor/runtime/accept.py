@@ -144,7 +144,7 @@ def repaired(
     folder: Path,
     files: Mapping[str, bytes],
 ) -> tuple[Fusion, dict[str, bytes]]:
-    """The fusion with new contributions in the place of old ones, in place, and all repair files so far."""
+    """The fusion, changed in place to new contributions where there are some, solved, and all repair files so far."""
     members, totals, files = fusion.members, fusion.totals, dict(files)
     for name, new in found.items():
         old = members[name]

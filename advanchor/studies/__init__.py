@@ -11,7 +11,7 @@ STUDIES: dict[str, tuple[str, str]] = {  # name -> module and the Study in it
     "styles": ("kinds", "STYLES_STUDY"),
     "objects": ("kinds", "OBJECTS_STUDY"),
     "identities": ("kinds", "IDENTITIES"),
-    "mark": ("kinds", "MARK_STUDY"),
+    "mark": ("mark", "MARK_STUDY"),
     "strategies": ("grids", "STRATEGIES_STUDY"),
     "hyperparameters": ("grids", "HYPERPARAMETERS"),
     "sensitivity": ("sensitivity", "SENSITIVITY"),

@@ -67,7 +67,7 @@ WIDE: dict[str, Any] = {
     "threshold": 0.01, "ridge": 0.05,
 }  # fmt: skip
 AUTHORS = {"strength": 1.7}  # the authors' own settings, but stronger
-SPEED: dict[str, dict[str, Any]] = {  # the best found on validation concepts
+SPEED: dict[str, dict[str, Any]] = {  # found by trying on validation concepts
     "style": WIDE | {"strength": 4.0},
     "object": WIDE | {"strength": 3.3},
     "identity": WIDE | {"ridge": 0.01},
@@ -83,7 +83,7 @@ def trained(concept: Concept, lr: float) -> dict[str, Any]:
 
 
 def chosen_lr(label: str, concept: Concept) -> float:
-    """The better of LRS on validation concepts: `advanchor study tuning`."""
+    """The better of LRS on validation concepts, as `advanchor study tuning` tries them."""
     return 2e-3 if label == OURS and concept.kind == "style" else 7e-4
 
 

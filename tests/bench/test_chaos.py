@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from advanchor.batch_file import read_batch
 from advanchor.bench import chaos
 from advanchor.plan import Task, dump_plan, plan
 from advanchor.runtime.store import Store
-from advanchor.spec import read_batch
 
 Runs = tuple[Store, Store, list[Task]]
 

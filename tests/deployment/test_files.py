@@ -14,8 +14,8 @@ import typer
 import yaml
 
 import advanchor
+from advanchor.batch_file import parse_batch
 from advanchor.cli import app
-from advanchor.spec import parse_batch
 
 from .rooms import (
     ALL_PODS,

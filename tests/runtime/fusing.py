@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from advanchor.batch_file import parse_batch
 from advanchor.fusion.artifact import Fusion
 from advanchor.fusion.retain import Retain
 from advanchor.models.base import Base
@@ -13,7 +14,6 @@ from advanchor.plan import plan
 from advanchor.runtime.fuse import fuse, plan_fusion
 from advanchor.runtime.local import run_locally
 from advanchor.runtime.store import Store
-from advanchor.spec import parse_batch
 
 NAMES = ("circle", "star", "someone")
 METHOD = {

@@ -12,12 +12,12 @@ from typing import Any
 from typer.testing import CliRunner
 
 from advanchor.artifacts import sha256
+from advanchor.batch_file import read_batch
 from advanchor.cli import app
 from advanchor.plan import Task, dump_plan, load_plan, plan
 from advanchor.runtime.batch import Run
 from advanchor.runtime.status import RunStatus, TaskRow, View
 from advanchor.runtime.store import Store
-from advanchor.spec import read_batch
 
 COMMAND = (sys.executable, "-P", "-m", "advanchor.cli")
 NAMES = ("cat", "dog", "fox", "owl")

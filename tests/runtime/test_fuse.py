@@ -14,6 +14,7 @@ import advanchor
 from advanchor import models
 from advanchor.artifacts import ArtifactError, pack, sha256
 from advanchor.bench import joint
+from advanchor.bench.fusion import edit_called
 from advanchor.concepts import Concept
 from advanchor.fusion.artifact import Fusion, write_fused
 from advanchor.fusion.retain import kept
@@ -91,6 +92,17 @@ def test_task_arithmetic_is_the_sum_of_the_deltas(run: Path, base: Base) -> None
     deltas = [load_file(task_files(run, name, "delta")[0]) for name in NAMES]
     expected = {key: sum(delta[key].double() for delta in deltas).float() for key in deltas[0]}
     assert close(made(run, base, method="task_arithmetic").delta, expected)
+
+
+def test_a_scale_in_a_benchs_label_is_what_every_delta_counts_for(run: Path, base: Base) -> None:
+    """The bench's own row without one thins them out by the square root of how many there are."""
+    summed = made(run, base, method="task_arithmetic").delta
+    concepts = [member.concept for member in finished(str(run), FusionSettings()).values()]
+    for label, scale in (("task_arithmetic, scale=0.5", 0.5), ("task_arithmetic", len(NAMES) ** -0.5)):
+        before = {name: base.unet.get_parameter(name).clone() for name in summed}
+        with edit_called(label)(base, str(run), concepts, RETAIN):
+            found = {name: base.unet.get_parameter(name) - weight for name, weight in before.items()}
+        assert close(found, {name: scale * total for name, total in summed.items()}, 1e-4)
 
 
 def test_an_anchor_edit_reads_nothing_but_anchors(copied: Path, base: Base) -> None:

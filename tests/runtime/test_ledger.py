@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import short_runs as runs
 
+from advanchor.batch_file import read_batch
 from advanchor.plan import Task, plan
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Cancelled, Interrupted, Refused, Succeeded, TaskState
 from advanchor.runtime.store import Store
-from advanchor.spec import BatchSpec, read_batch
+from advanchor.spec import BatchSpec
 
 HERE = Attempt(gang=1, node="here", started_at=1000.0)
 RESULT = {"scores": None, "scores_key": None, "seconds": {"erasing": 1.5, "evaluating": 0.5}}
