@@ -21,6 +21,7 @@ from advanchor.models.base import tensor_digest
 
 FORMAT = 1
 METADATA_KEY = "advanchor"
+Buffer = bytes | memoryview
 
 
 class ArtifactError(ValueError):
@@ -47,17 +48,17 @@ def unpack(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]
     return tensors, metadata
 
 
-def views(data: bytes, source: str) -> dict[str, Tensor]:
+def views(data: Buffer, source: str) -> dict[str, Tensor]:
     """The tensors of a file in memory, without a copy, to be read only. Raises ArtifactError."""
     try:
         start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
+        header = json.loads(bytes(data[8:start]))
         return {name: view(data, start, entry) for name, entry in header.items() if name != "__metadata__"}
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{source} is not a file of tensors: {error}") from error
 
 
-def view(data: bytes, start: int, entry: Mapping[str, Any]) -> Tensor:
+def view(data: Buffer, start: int, entry: Mapping[str, Any]) -> Tensor:
     dtype = {"F16": torch.float16, "F32": torch.float32, "F64": torch.float64}[entry["dtype"]]
     first, last = entry["data_offsets"]
     count = (last - first) // dtype.itemsize

@@ -58,15 +58,15 @@ def evict(members: Sequence[Member]) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def disk_rate(members: Sequence[Member]) -> float:
-    """Bytes per second of plain sequential reading."""
+def read_plainly(members: Sequence[Member]) -> float:
+    """Seconds that reading the files one after another takes, with nothing done to what is read."""
     evict(members)
-    buffer, total, started = bytearray(CHUNK), 0, time.perf_counter()
+    buffer, started = bytearray(CHUNK), time.perf_counter()
     for member in members:
         with (Path(member.run) / member.path).open("rb", buffering=0) as file:
-            while read := file.readinto(buffer):
-                total += read
-    return total / (time.perf_counter() - started)
+            while file.readinto(buffer):
+                pass
+    return time.perf_counter() - started
 
 
 def constraints(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -76,24 +76,31 @@ def constraints(generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def closed_form(members: Sequence[Member], count: int) -> dict[str, Any]:
-    """Fuse `count` concepts from files that are read from the disk every time, `members` over and over."""
+    """Fuse `count` concepts from files that are read from the disk every time, `members` over and over.
+
+    Before each time they are read plainly, as rates of disks change from one moment to the next.
+    """
     totals: dict[str, Tensor] = {}
     retained, first = constraints(torch.Generator().manual_seed(1))
     done = total = 0
-    started = time.perf_counter()
+    reading = summing = 0.0
     while done < count:
         part = members[: count - done]
+        reading += read_plainly(part)
         evict(part)
+        started = time.perf_counter()
         for member, data in read_ahead(part):
             accumulate(totals, views(data, member.path))
             total += len(data)
+        summing += time.perf_counter() - started
         done += len(part)
-    summing = time.perf_counter() - started
+    started = time.perf_counter()
     solve.closed_form(totals, retained, first, RIDGE)
-    seconds = time.perf_counter() - started
-    return {"method": "closed_form", "concepts": count, "seconds": seconds, "solving_s": seconds - summing} | {
-        "bytes_per_s": total / summing
-    }
+    solving = time.perf_counter() - started
+    return {
+        "method": "closed_form", "concepts": count, "seconds": summing + solving, "solving_s": solving,
+        "bytes_per_s": total / summing, "disk_bytes_per_s": total / reading, "share_of_disk": reading / summing,
+    }  # fmt: skip
 
 
 def anchor_edit(count: int) -> dict[str, Any]:
@@ -114,12 +121,7 @@ def run(folder: Path, files: int, counts: Sequence[int]) -> dict[str, Any]:
     """Both methods at all counts; `files` statistics of 79 MB each are written to `folder` first."""
     folder.mkdir(parents=True, exist_ok=True)
     members = write_statistics(folder, files)
-    rates = [disk_rate(members)]
     rows = [closed_form(members, count) for count in counts]
-    rates.append(disk_rate(members))
     rows += [anchor_edit(count) for count in counts]
-    for row in rows:
-        if "bytes_per_s" in row:
-            row["share_of_disk"] = row["bytes_per_s"] / (sum(rates) / 2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"threads": torch.get_num_threads(), "disk_bytes_per_s": rates, "peak_memory_bytes": peak, "rows": rows}
+    return {"threads": torch.get_num_threads(), "peak_memory_bytes": peak, "rows": rows}

@@ -22,6 +22,7 @@ from advanchor.models.base import Base
 from advanchor.text import fill, later_tokens, pad_to_prompt
 
 GRAM, SHIFT, OWN = "gram", "shift", "own/"
+BLOCK = 2**15  # elements added at a time: what is converted to float64 for it stays in the processor's cache
 FUSABLE = "cross_attention_kv"  # the trained_weights whose inputs are token embeddings, which closed forms need
 
 
@@ -66,4 +67,5 @@ def accumulate(totals: dict[str, Tensor], contribution: Mapping[str, Tensor], si
             continue
         if name not in totals:
             totals[name] = torch.zeros(tensor.shape, dtype=torch.float64)
-        totals[name].add_(tensor, alpha=sign)
+        for total, added in zip(totals[name].view(-1).split(BLOCK), tensor.reshape(-1).split(BLOCK), strict=True):
+            total.add_(added, alpha=sign)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -19,6 +20,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 T = TypeVar("T")
 PATIENCE_S = 120.0  # for storage that fails, unless a run says otherwise
 READERS = 32  # files read at a time
+PIECE = 2**20  # bytes of a large file read at a time
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG}  # waiting does not help
 CLIENTS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "azure")  # whose own errors are of the network or the service
 
@@ -81,6 +83,20 @@ class Files:
         except FileNotFoundError:
             return None
 
+    def read_into(self, name: str, buffer: bytearray) -> tuple[memoryview, str] | None:
+        """A file's bytes and their sha256; None if there is no such file.
+
+        The bytes are in `buffer` if it holds as many, else in memory of their own: reading large files again and again
+        into the same takes a third of the time.
+        """
+        if not self.is_local:
+            data = self.read(name)
+            return None if data is None else (memoryview(data), hashlib.sha256(data).hexdigest())
+        try:
+            return self.patiently(name, lambda: read_hashed(Path(self.path(name)), buffer))
+        except FileNotFoundError:
+            return None
+
     def delete(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.patiently(name, lambda: self.fs.rm_file(self.path(name)))
@@ -113,6 +129,20 @@ class Files:
 
 def matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return len(parts) == len(pattern) and all(map(fnmatchcase, parts, pattern))
+
+
+def read_hashed(path: Path, buffer: bytearray) -> tuple[memoryview, str]:
+    """A file's bytes, in `buffer` if they fit, and their sha256, taken of each piece while it is in the cache."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):  # others come while a piece is hashed; macOS has no such call
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        size = os.fstat(file.fileno()).st_size
+        content, done = memoryview(buffer if len(buffer) >= size else bytearray(size))[:size], 0
+        while done < size and (read := file.readinto(content[done : done + PIECE])):
+            digest.update(content[done : done + read])
+            done += read
+    return content[:done], digest.hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

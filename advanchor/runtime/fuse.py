@@ -3,7 +3,7 @@
 import difflib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advanchor.artifacts import ArtifactError, sha256, views
+from advanchor.artifacts import ArtifactError, Buffer, views
 from advanchor.fusion import neurons, solve
 from advanchor.fusion.artifact import Fusion, Member, Totals, is_fused, read_fused
 from advanchor.fusion.retain import Kept, Retain, conflicts, default_retain, kept
@@ -107,27 +107,40 @@ def chosen(members: Mapping[str, Member], only: Sequence[str], without: Sequence
     return left
 
 
-def read_member(member: Member) -> bytes:
-    """The file that a member's contribution is made of. Raises ArtifactError if it is missing or another one."""
-    data = Store(member.run).read(member.path)
-    if data is None or sha256(data) != member.sha256:
-        state = "missing" if data is None else "damaged (sha256 differs)"
+def read_member(member: Member, buffer: bytearray | None = None) -> memoryview:
+    """The file that a member's contribution is made of, in `buffer` where one is given.
+
+    Raises ArtifactError if it is missing or another one.
+    """
+    found = Store(member.run).read_into(member.path, bytearray() if buffer is None else buffer)
+    if found is None or found[1] != member.sha256:
+        state = "missing" if found is None else "damaged (sha256 differs)"
         raise ArtifactError(f"{member.run}/{member.path}, which {member.concept.name!r} was fused from, is {state}")
-    return data
+    return found[0]
 
 
-def read_ahead(members: Sequence[Member]) -> Iterator[tuple[Member, bytes]]:
-    """Members with their files; the next ones are read and hashed while the caller works on this one."""
+def read_ahead(members: Sequence[Member]) -> Iterator[tuple[Member, memoryview]]:
+    """Members with their files, each good until the next is asked for.
+
+    The next ones are read and hashed while the caller works on this one.
+    """
+    buffers = [bytearray() for _ in range(READERS + 1)]
     with ThreadPoolExecutor(READERS) as readers:
-        coming = deque(readers.submit(read_member, member) for member in members[:READERS])
+
+        def start(i: int) -> Future[memoryview]:
+            return readers.submit(read_member, members[i], buffers[i % len(buffers)])
+
+        coming = deque(start(i) for i in range(min(READERS, len(members))))
         for i, member in enumerate(members):
             data = coming.popleft().result()
+            if isinstance(data.obj, bytearray):
+                buffers[i % len(buffers)] = data.obj  # a larger one, if the file did not fit
             if i + READERS < len(members):
-                coming.append(readers.submit(read_member, members[i + READERS]))
+                coming.append(start(i + READERS))
             yield member, data
 
 
-def contribution(base: Base, member: Member, data: bytes, settings: FusionSettings) -> Mapping[str, Tensor]:
+def contribution(base: Base, member: Member, data: Buffer, settings: FusionSettings) -> Mapping[str, Tensor]:
     """What a member adds to the totals."""
     tensors, concept = views(data, member.path), member.concept
     method = settings.method_for(concept.kind)

@@ -21,7 +21,7 @@ from advanchor.fusion.retain import kept
 from advanchor.fusion.solve import FusionSettings, closed_form
 from advanchor.fusion.statistics import anchor_statistics, statistics
 from advanchor.models.base import Base
-from advanchor.runtime.fuse import FusionError, contribution, finished, fuse, plan_fusion
+from advanchor.runtime.fuse import FusionError, contribution, finished, fuse, plan_fusion, read_ahead
 
 
 @pytest.fixture
@@ -32,6 +32,15 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 def task_files(run: Path, name: str, stem: str) -> list[Path]:
     return sorted(run.glob(f"tasks/{name}-*/{stem}-*.safetensors"))
+
+
+def test_members_come_in_order_however_many_are_read_ahead(run: Path, base: Base) -> None:
+    """Their files are read into memory that is used again: each is there in full when its turn has come."""
+    members = list(finished(str(run), FusionSettings()).values()) * 4
+    for member, (came, data) in zip(members, read_ahead(members), strict=True):
+        assert came == member and sha256(bytes(data)) == member.sha256
+    with pytest.raises(ArtifactError, match="damaged"):
+        list(read_ahead([*members, members[0].model_copy(update={"sha256": "0" * 64})]))
 
 
 # --- statistics

@@ -13,6 +13,7 @@ from advanchor.artifacts import sha256
 from advanchor.concepts import Concept
 from advanchor.methods.adv_anchor import Settings
 from advanchor.plan import Task, content_hash
+from advanchor.runtime.files import PIECE
 from advanchor.runtime.store import Store, StoreError
 
 FILES = {"delta.safetensors": b"dW" * 100, "anchor.safetensors": b"e_adv"}
@@ -50,6 +51,16 @@ def test_what_is_written_is_read(store: Store) -> None:
     store.write_json("status.json", {"name": "\N{SNOWMAN}"})
     assert store.read("a/b") == b"two" and store.read_json("status.json") == {"name": "\N{SNOWMAN}"}
     assert everything(store) == {"a/b", "status.json"}
+
+
+def test_files_are_read_into_a_buffer_whether_they_fit_or_not_and_hashed(store: Store) -> None:
+    contents = [os.urandom(size) for size in (PIECE + 5, 3, 2 * PIECE, 0)]
+    buffer = bytearray(PIECE + 7)
+    for i, content in enumerate(contents):
+        store.write(f"{i}", content)
+        found = store.read_into(f"{i}", buffer)
+        assert found is not None and found[0] == content and found[1] == sha256(content)
+    assert store.read_into("none", buffer) is None
 
 
 def test_a_published_task_has_its_files_under_their_content(store: Store) -> None:
