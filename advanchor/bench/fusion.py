@@ -4,8 +4,9 @@ Half of the retained names are hidden from every method; ACC_s counts those only
 (Lu et al. 2024): H_o = 2 / ( 1 / (1 - ACC_e) + 1 / ACC_s ).
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,25 +28,40 @@ from advanchor.runtime.accept import Examination
 from advanchor.runtime.fuse import base_tensors, finished, fuse, plan_fusion
 
 COPIES = 4  # pictures of every prompt that is retained: 100 of 25 hidden names
+FLAGS = ("told", "half")  # of by_fusion, in labels of the command
 Edit = Callable[[Base, str, Sequence[Concept], Retain], AbstractContextManager]  # inside it the base is edited
 
 
-def by_fusion(method: str, *, thinned: bool = False, told: bool = False, **changed: Any) -> Edit:
+def by_fusion(method: str, *, thinned: bool = False, told: bool = False, half: bool = False, **changed: Any) -> Edit:
     """One of the product's own ways, with settings that differ.
 
     thinned: deltas count for 1 / the square root of how many there are; told: nothing is hidden, which shows what such
-    an edit could do at best.
+    an edit could do at best; half: the fused text encoder, neurons and all, is run in float16.
     """
 
-    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
+    @contextmanager
+    def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> Iterator[None]:
         changes: dict[str, Any] = {"method": method} | changed
         if thinned:
             changes["scale"] = len(concepts) ** -0.5
         if told:
             retain = retain.model_copy(update={"exclude": ()})
-        return fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base).on(base)
+        fused = fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base)
+        with fused.on(base), in_half(base) if half else nullcontext():
+            yield
 
     return edit
+
+
+@contextmanager
+def in_half(base: Base) -> Iterator[None]:
+    """The base encodes prompts in float16 inside this block."""
+    whole = base.text_encoder
+    base.text_encoder = copy.deepcopy(whole).half()
+    try:
+        yield
+    finally:
+        base.text_encoder = whole
 
 
 def by_uce(tokens: str) -> Edit:
@@ -88,9 +104,10 @@ def edit_called(label: str) -> Edit:
     if name not in get_args(FusionMethod):
         raise ValueError(choice(label, EDITS))
     values = {key: value for key, _, value in (change.partition("=") for change in changes)}
-    settings: dict[str, Any] = {key: yaml_lines.parse(value).data for key, value in values.items() if key != "told"}
+    flags = {flag: True for flag in FLAGS if flag in values}
+    settings: dict[str, Any] = {key: yaml_lines.parse(value).data for key, value in values.items() if key not in flags}
     FusionSettings(method=name, **settings)  # type: ignore[arg-type]
-    return by_fusion(name, told="told" in values, **settings)
+    return by_fusion(name, **flags, **settings)
 
 
 def harmonic(acc_e: float, acc_s: float) -> float:

@@ -114,6 +114,19 @@ def test_a_scale_in_a_benchs_label_is_what_every_delta_counts_for(run: Path, bas
         assert close(found, {name: scale * total for name, total in summed.items()}, 1e-4)
 
 
+def test_a_bench_label_runs_the_fused_text_encoder_in_half_precision_and_gives_it_back(run: Path, base: Base) -> None:
+    concepts = [member.concept for member in finished(str(run), FusionSettings()).values()]
+    prompts = ["a star", "a red circle"]
+    before = base.encode(prompts).prompt_embeds
+    with edit_called("neurons")(base, str(run), concepts, RETAIN):
+        whole = base.encode(prompts).prompt_embeds
+    with edit_called("neurons, half")(base, str(run), concepts, RETAIN):
+        assert base.text_encoder.dtype == torch.float16
+        half = base.encode(prompts).prompt_embeds
+    assert 0 < (half - whole).abs().max() < 0.1 * (whole - before).abs().max()
+    assert torch.equal(base.encode(prompts).prompt_embeds, before)
+
+
 def test_an_anchor_edit_reads_nothing_but_anchors(copied: Path, base: Base) -> None:
     for path in [*copied.glob("tasks/*/delta-*"), *copied.glob("tasks/*/statistics-*")]:
         path.unlink()
