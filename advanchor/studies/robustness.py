@@ -11,7 +11,7 @@ from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, conce
 
 ATTACKS = ("soft_prompt", "prefix", "paraphrases", "relearning")
 LABELS = (rivals.OURS, rivals.LATER, rivals.SUPERCLASS, rivals.SIMILAR, "esd")
-NO_GUARD = "guarded_anchor, no guard"
+WEAKER_GUARDS = (0.1, 0.01, 0.0)  # retain_weight, 1 in the comparison
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
@@ -20,7 +20,10 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
 
     def chosen(concept: Any) -> dict[str, Any]:
         found = {label: own for label, own in rivals.methods_for(base, concept).items() if label in LABELS}
-        return found | {NO_GUARD: rivals.without(concept, "no guard")}
+        for weight in WEAKER_GUARDS:
+            common = rivals.trained(concept, rivals.chosen_lr(rivals.OURS, concept))
+            found[f"{rivals.OURS}, retain_weight {weight:g}"] = rivals.guarded(common, retain_weight=weight)
+        return found
 
     return crossed(listed, chosen, Scale(scale.per_kind, 1, scale.quick))
 
