@@ -39,12 +39,13 @@ SUPERCLASS, EMPTY = "superclass", "empty prompt"
 
 
 def anchors_for(concept: Concept) -> dict[str, MethodSettings]:
-    """The superclass, the empty prompt, the searched anchor, and other concepts of the same kind."""
-    trained = rivals.trained(concept, rivals.chosen_lr(rivals.SUPERCLASS, concept))
+    """The superclass, the empty prompt, the searched anchor, and other concepts of the same kind, at the same rate."""
+    lr = rivals.LRS[0]
+    trained = rivals.trained(concept, lr)
     found: dict[str, MethodSettings] = {
         SUPERCLASS: fixed_anchor.Settings(**trained),
         EMPTY: fixed_anchor.Settings(**trained, anchor="empty"),
-        rivals.LATER: rivals.adversarial(concept),
+        rivals.LATER: rivals.adversarial(concept, lr),
     }
     others = [name for name in CHOICES[concept.kind] if name != concept.name]
     return found | {name: fixed_anchor.Settings(**trained, anchor="concept", anchor_concept=name) for name in others}
