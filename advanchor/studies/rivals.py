@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from advanchor.concepts import Concept
 from advanchor.evaluation import EvaluationSettings
@@ -71,13 +71,19 @@ WIDE: dict[str, Any] = {
     "threshold": 0.01, "ridge": 0.05,
 }  # fmt: skip
 AUTHORS = {"strength": 1.7}  # the authors' own settings, but stronger
-SPEED: dict[str, dict[str, Any]] = {  # found by trying on validation concepts
+SPEED: dict[str, dict[str, Any]] = {  # the best of closed_forms in `advanchor study tuning`
     "style": WIDE | {"strength": 4.0},
-    "object": WIDE | {"strength": 3.3},
+    "object": WIDE | {"strength": 4.0},
     "identity": WIDE | {"ridge": 0.01},
     "explicit": AUTHORS,
 }
 UCE_PRESERVED = 100  # prompts of the base's own world
+UCE: dict[str, tuple[Literal["last", "last_and_later"], bool]] = {  # likewise: tokens, whether prompts are preserved
+    "style": ("last_and_later", False),
+    "object": ("last_and_later", True),
+    "identity": ("last_and_later", True),
+    "explicit": ("last", False),
+}
 ANCHOR_LR = {"style": 1.5e-3, "object": 1.5e-3, "identity": 1.5e-3, "explicit": 3e-3}
 
 
@@ -121,7 +127,9 @@ def trained_rows(base: Base, concept: Concept) -> dict[str, Callable[[float], Me
 def methods_for(base: Base, concept: Concept) -> dict[str, MethodSettings]:
     """The rows of the table for one concept: every method as it was tuned, and ours without its search."""
     found = {label: make(chosen_lr(label, concept)) for label, make in trained_rows(base, concept).items()}
-    found |= {"uce": uce.Settings(tokens="last_and_later"), "speed": speed.Settings(**SPEED[concept.kind])}
+    tokens, preserved = UCE[concept.kind]
+    found["uce"] = uce.Settings(tokens=tokens, preserve=preserved_prompts(base, concept) if preserved else ())
+    found["speed"] = speed.Settings(**SPEED[concept.kind])
     return found | {NO_SEARCH: without(concept, NO_SEARCH)}
 
 
@@ -147,9 +155,14 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
     return crossed(listed, lambda concept: methods_for(base, concept), scale)
 
 
+def preserved_prompts(base: Base, concept: Concept) -> tuple[str, ...]:
+    """What uce preserves, where it preserves anything: sampled prompts that do not mention the concept."""
+    return tuple(sampled_prompts(own_vocabulary(base.name), UCE_PRESERVED, 0, [concept.name]))
+
+
 def closed_forms(base: Base, concept: Concept) -> dict[str, MethodSettings]:
     """What uce and speed are tried with."""
-    kept = tuple(sampled_prompts(own_vocabulary(base.name), UCE_PRESERVED, 0, [concept.name]))
+    kept = preserved_prompts(base, concept)
     found: dict[str, MethodSettings] = {}
     for tokens in ("last", "last_and_later"):
         found[f"uce, {tokens}"] = uce.Settings(tokens=tokens)
