@@ -59,10 +59,14 @@ def study(
     rows = chosen.rows(base, found, scale)
     command = f"advanchor {shlex.join(sys.argv[1:])}"
     head = f"# {chosen.title}\n\n    {command}\n\n![]({name}.png)\n"
-    page = f"{head}\n{chosen.explained}\n\n{lab.tables(rows, chosen.columns)}"
+    erasures, seconds = lab.effort(found)
+    spent = f"{erasures} erasures: {seconds / 60:.0f} minutes of ranks, evaluation included."
+    page = f"{head}\n{chosen.explained}\n\n{lab.tables(rows, chosen.columns)}\n{spent}\n"
     (output / f"{name}.md").write_text(page)
     lines = ",\n".join(json.dumps(row) for row in rows)  # a row per line, to be compared
-    (output / f"{name}.json").write_text(f'{{"command": {json.dumps(command)}, "rows": [\n{lines}\n]}}\n')
+    (output / f"{name}.json").write_text(
+        f'{{"command": {json.dumps(command)}, "rank_seconds": {seconds:.0f}, "rows": [\n{lines}\n]}}\n'
+    )
     figure = pyplot.figure(layout="constrained")
     chosen.plot(rows, figure)
     figure.savefig(output / f"{name}.png", dpi=100)

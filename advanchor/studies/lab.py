@@ -150,6 +150,12 @@ def run(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings, vie
     ]
 
 
+def effort(found: Sequence[Found]) -> tuple[int, float]:
+    """How many erasures the trials are, and the seconds that ranks spent on erasing and evaluating them."""
+    results = {one.result["task"]: one.result for one in found}.values()
+    return len(results), sum(sum(result["seconds"].values()) for result in results)
+
+
 # --- how tables are written
 
 

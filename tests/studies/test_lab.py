@@ -1,7 +1,20 @@
 """Tables and trials of studies."""
 
 from advanchor.methods import fixed_anchor, uce
-from advanchor.studies.lab import Scale, around, concepts, crossed, markdown, percent, tables, text, thousandths
+from advanchor.studies.lab import (
+    Found,
+    Scale,
+    Trial,
+    around,
+    concepts,
+    crossed,
+    effort,
+    markdown,
+    percent,
+    tables,
+    text,
+    thousandths,
+)
 
 COLUMNS = {"name": ("name", text), "ua": ("UA", around(percent)), "cost": ("cost", thousandths)}
 
@@ -35,3 +48,9 @@ def test_every_concept_meets_every_setting_and_seed_but_what_draws_nothing_is_do
         ("striped", "solved", 0), ("solid", "solved", 0),
     ]  # fmt: skip
     assert sum(t.label == "trained" for t in found) == 6
+
+
+def test_an_erasure_that_two_rows_share_has_taken_its_time_once() -> None:
+    trial = Trial("row", concepts("style", ("striped",))[0], uce.Settings(), 0)
+    results = [{"task": name, "seconds": {"erasing": 1.5, "evaluating": 2.0}} for name in ("a", "b", "a")]
+    assert effort([Found(trial, result, bytes) for result in results]) == (2, 7.0)

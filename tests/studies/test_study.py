@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_writes_its_page_its_figures_and_its_plot(name: str, folder: Path) -> None:
     page = study(folder, name)
     written = json.loads((folder / f"pages/{name}.json").read_text())
-    assert written["rows"] and written["command"].startswith("advanchor ")
+    assert written["rows"] and written["rank_seconds"] > 0 and written["command"].startswith("advanchor ")
     assert page in (folder / f"pages/{name}.md").read_text() + "\n"
     assert page.count("\n| ") > len(written["rows"])  # and a head for each table
     assert (folder / f"pages/{name}.png").read_bytes().startswith(b"\x89PNG")
