@@ -12,6 +12,7 @@ STUDIES: dict[str, tuple[str, str]] = {  # name -> module and the Study in it
     "objects": ("kinds", "OBJECTS_STUDY"),
     "identities": ("kinds", "IDENTITIES"),
     "mark": ("mark", "MARK_STUDY"),
+    "prompts": ("prompts", "PROMPTS"),
     "strategies": ("grids", "STRATEGIES_STUDY"),
     "hyperparameters": ("grids", "HYPERPARAMETERS"),
     "sensitivity": ("sensitivity", "SENSITIVITY"),

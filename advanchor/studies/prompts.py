@@ -1,0 +1,97 @@
+"""Objects erased with the gallery's prompts and with longer ones: does the base draw what is to be erased?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from advanchor.concepts import Concept
+from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
+from advanchor.models.base import Base
+from advanchor.pocket.scorer import PocketScorer
+from advanchor.pocket.world import OBJECTS
+from advanchor.studies import rivals
+from advanchor.studies.curves import at_ua, curve
+from advanchor.studies.lab import Found, Row, Scale, Study, Trial, concepts, crossed, number, percent, text, thousandths
+from advanchor.text import fill
+
+SHORT, LONG = "as in the gallery", "with style and colour"
+LONGER = (
+    "a solid red {}", "a striped blue {}", "a dotted yellow {}", "an outlined green {}",
+    "a checkered purple {}", "a gradient orange {}", "a solid blue {}", "a striped red {}",
+)  # fmt: skip
+COPIES = 4  # pictures of each training prompt
+
+
+def with_longer_prompts(concept: Concept) -> Concept:
+    neutral = tuple(template.format("shape") for template in LONGER)
+    return concept.model_copy(update={"templates": LONGER, "neutral": neutral})
+
+
+def trials(base: Base, scale: Scale) -> list[Trial]:
+    listed = concepts("object", OBJECTS[:1] if scale.quick else OBJECTS)
+    found = []
+    for label, given in ((SHORT, listed), (LONG, [with_longer_prompts(concept) for concept in listed])):
+        found += crossed(given, lambda concept, label=label: {label: ours(concept)}, Scale(seeds=1, quick=scale.quick))
+    return found
+
+
+def ours(concept: Concept) -> Any:
+    return rivals.guarded(rivals.trained(concept, rivals.chosen_lr(rivals.OURS, concept)))
+
+
+def drawn(base: Base, concept: Concept, scorer: PocketScorer) -> float:
+    """How often the base draws the concept for the prompts that it is erased with."""
+    prompts = [fill(template, concept.name).text for template in concept.templates for _ in range(COPIES)]
+    settings = SamplingSettings(solver="dpm", steps=rivals.PICTURES["steps"])
+    answers = scorer.read(generate(base, prompts, numbered_seeds(prompts, 0), settings))
+    return sum(answer[concept.kind] == concept.name for answer in answers) / len(answers)
+
+
+def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
+    """A row per object and set of prompts."""
+    scorer, listed = PocketScorer(), []
+    for one in found:
+        reached = at_ua(curve(one.scores), rivals.TARGET_UA)
+        row = {"object": one.trial.concept.name, "prompts": one.trial.label}
+        row |= {"drawn": drawn(base, one.trial.concept, scorer), "ua": one.scores["ua"]}
+        row |= {"dose": reached and reached.dose, "degradation": reached and reached.degradation}
+        listed.append(row)
+    return sorted(listed, key=lambda row: OBJECTS.index(row["object"]))
+
+
+COLUMNS = {
+    "object": ("object", text),
+    "prompts": ("prompts", text),
+    "drawn": ("drawn by the base", percent),
+    "ua": ("UA as trained", percent),
+    "dose": ("dose for UA 97", number),
+    "degradation": ("degradation", thousandths),
+}
+
+
+def plot(listed: Sequence[Row], figure: Any) -> None:
+    """UA of every object, a bar for each set of prompts; what the base draws of it as a mark."""
+    figure.set_size_inches(10, 4)
+    axis = figure.subplots()
+    names = list(dict.fromkeys(row["object"] for row in listed))
+    for shift, label in ((-0.2, SHORT), (0.2, LONG)):
+        own = [row for row in listed if row["prompts"] == label]
+        x = [names.index(row["object"]) + shift for row in own]
+        axis.bar(x, [100 * row["ua"] for row in own], 0.38, label=f"UA, prompts {label}")
+        axis.plot(x, [100 * row["drawn"] for row in own], "k_", label="drawn by the base" if shift > 0 else None)
+    axis.set_xticks(range(len(names)), names)
+    axis.set(ylabel="%", ylim=(0, 104))
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+
+
+PROMPTS = Study(
+    "What the prompts of training decide",
+    trials,
+    rivals.EVALUATION,
+    rows,
+    COLUMNS,
+    plot,
+    rivals.FOLDER,
+    "guarded_anchor, one erasure each, with the gallery's prompts for objects (`a {}`, `a red {}`, ...) and\n"
+    "with longer ones (`a striped blue {}`); what is asked afterwards are other prompts in both cases. Drawn by the\n"
+    "base: pictures for the prompts of training that show the object. Degradation: at UA 97, x 1000.",
+)
