@@ -1,4 +1,7 @@
-"""What is wrong with a list of concepts before anything is trained: doubles, aliases, and what is also retained."""
+"""What is wrong with a list of concepts before anything is trained.
+
+Doubles, aliases, what is also retained, and what the base does not draw in the first place.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +11,8 @@ from typing import Literal
 import torch
 
 from advanchor.concepts import Concept
+from advanchor.evaluation.exam import Scorer, UnknownConceptError, recognised
+from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
 from advanchor.fusion.retain import Retain, conflicts
 from advanchor.models.base import Base
 from advanchor.retained import encode_all, words
@@ -16,11 +21,15 @@ from advanchor.text import fill
 NEAR = 0.3  # of the distance to the neutral prompt; the pocket gallery's 218 concepts are all farther apart
 
 
+COPIES = 4  # pictures of each prompt that a concept is to be erased with
+DRAWN = 0.5  # share of them that must show it
+
+
 @dataclass(frozen=True)
 class Finding:
-    """Two concepts, or a retained prompt and a concept, that get in each other's way."""
+    """Two concepts, or a prompt and a concept, that get in each other's way."""
 
-    kind: Literal["spelling", "alias", "near", "retained"]
+    kind: Literal["spelling", "alias", "near", "retained", "undrawn"]
     first: str
     second: str
     message: str
@@ -87,3 +96,37 @@ def near_duplicates(concepts: Sequence[Concept], base: Base) -> list[Finding]:
                 )
             )  # fmt: skip
     return found
+
+
+def undrawn(concepts: Sequence[Concept], base: Base, scorer: Scorer, settings: SamplingSettings) -> list[Finding]:
+    """Concepts that the base does not draw for some of the prompts they are to be erased with.
+
+    What a prompt does not draw, training on it does not erase. Concepts that the scorer does not know are left out.
+    """
+    found = []
+    for concept in concepts:
+        try:
+            shares = drawn(base, concept, scorer, settings)
+        except UnknownConceptError:
+            continue
+        if missed := [prompt for prompt, share in shares.items() if share < DRAWN]:
+            message = (
+                f"the base hardly draws {concept.name!r} for {len(missed)} of the {len(shares)} prompts that it is "
+                f"to be erased with, for example {missed[0]!r} ({shares[missed[0]]:.0%} of {COPIES} pictures)"
+            )
+            found.append(Finding("undrawn", concept.name, missed[0], message))
+    return found
+
+
+def drawn(base: Base, concept: Concept, scorer: Scorer, settings: SamplingSettings) -> dict[str, float]:
+    """By prompt: the share of COPIES pictures of the base's in which the concept is recognised.
+
+    Raises UnknownConceptError.
+    """
+    exam = scorer.exam(concept.name, 1)
+    prompts = [fill(template, concept.name).text for template in concept.templates]
+    repeated = [prompt for prompt in prompts for _ in range(COPIES)]
+    with torch.no_grad():
+        answers = scorer.read(generate(base, repeated, numbered_seeds(repeated, 0), settings))
+    groups = [answers[i : i + COPIES] for i in range(0, len(answers), COPIES)]
+    return {prompt: recognised(exam, group) for prompt, group in zip(prompts, groups, strict=True)}

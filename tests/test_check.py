@@ -8,11 +8,13 @@ import torch
 from typer.testing import CliRunner, Result
 
 from advanchor import models
-from advanchor.check import NEAR, aliases, check, near_duplicates, spellings
+from advanchor.check import NEAR, aliases, check, near_duplicates, spellings, undrawn
 from advanchor.cli import app
 from advanchor.concepts import POCKET_PROMPTS, PRESETS, Concept
+from advanchor.evaluation.generate import SamplingSettings
 from advanchor.fusion.retain import Retain, weighted_prompts
 from advanchor.models.base import Base
+from advanchor.pocket.scorer import PocketScorer
 from advanchor.retained import mentions, words
 
 
@@ -120,3 +122,35 @@ def test_mistakes_in_the_file_have_their_place(tmp_path: Path) -> None:
     (tmp_path / "concepts.yaml").write_text("concepts: [{name: a, kind: style}, {name: a, kind: style}]\n")
     done = command(tmp_path / "concepts.yaml", "--names-only")
     assert done.exit_code == 2 and "'a' is already in the batch (concepts.0)" in done.stderr
+
+
+def test_what_the_base_does_not_draw_is_found_by_drawing(tmp_path: Path) -> None:
+    """The gallery's base draws a circle for "a circle" but not for "a red circle"."""
+    path = tmp_path / "concepts.yaml"
+    neutral = ["a shape", "a red shape"]
+    circle = {"name": "circle", "kind": "object", "templates": ["a {}", "a red {}"], "neutral": neutral}
+    heart = circle | {"name": "heart"}
+    path.write_text(json.dumps({"concepts": [circle, heart]}))
+    done = command(path, "--draw", "--json")
+    (found,) = json.loads(done.stdout)
+    assert done.exit_code == 1 and (found["kind"], found["first"], found["second"]) == (
+        "undrawn",
+        "circle",
+        "a red circle",
+    )
+    assert "1 of the 2 prompts" in found["message"]
+    assert command(path, "--draw", "--names-only").exit_code == 2
+    assert command(path).exit_code == 0
+
+
+def test_concepts_that_a_scorer_does_not_know_are_not_drawn() -> None:
+    base, (unknown,) = models.load("pocket"), styles("cubism")
+    assert undrawn([unknown], base, PocketScorer(), SamplingSettings(steps=1)) == []
+
+
+def test_drawing_needs_something_that_can_see(tiny_base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "concepts.yaml"
+    concept = {"name": "star", "kind": "object", "templates": ["a {}"], "neutral": ["a shape"]}
+    path.write_text(json.dumps({"model": str(tiny_base), "concepts": [concept], "evaluate": None}))
+    done = command(path, "--draw")
+    assert done.exit_code == 2 and "set evaluate.scorer" in done.stderr

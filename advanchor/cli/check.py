@@ -21,18 +21,36 @@ def check(
     names_only: Annotated[
         bool, typer.Option("--names-only", help="Compare names, without the model's text encoder.")
     ] = False,
+    draw: Annotated[
+        bool, typer.Option("--draw", help="Also draw every concept: does the base know it by its prompts?")
+    ] = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """Find doubles, aliases and near-duplicates, and concepts that are also retained. Exit code 1 if there are any."""
+    """Find doubles, aliases, near-duplicates, and concepts that are also retained or that the base does not draw.
+
+    Exit code 1 if there are any.
+    """
     common.quiet()
+    if draw and names_only:
+        common.fail("--draw and --names-only exclude each other")
     from advanchor import models
     from advanchor.check import check as find
+    from advanchor.check import undrawn
+    from advanchor.evaluation import EvaluationSettings
     from advanchor.fusion.retain import read_retain
 
     with common.user_errors():
         spec, listed = read_concepts_of(concepts, model)
         told = read_retain(retain) if retain else None
-        findings = find(listed, told, None if names_only else models.load(spec.model))
+        base = None if names_only else models.load(spec.model)
+        findings = find(listed, told, base)
+        if draw and base:
+            from advanchor.runtime.worker import scorer_for
+
+            scorer = scorer_for(base, spec.evaluate, listed)
+            if scorer is None:
+                common.fail(f"--draw: nothing can tell what pictures of {spec.model!r} show; set evaluate.scorer")
+            findings += undrawn(listed, base, scorer, spec.evaluate or EvaluationSettings())
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:

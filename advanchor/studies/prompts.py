@@ -3,22 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
+from advanchor.check import drawn
 from advanchor.concepts import Concept
-from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer
 from advanchor.pocket.world import OBJECTS
 from advanchor.studies import rivals
 from advanchor.studies.curves import at_ua, curve
 from advanchor.studies.lab import Found, Row, Scale, Study, Trial, concepts, crossed, number, percent, text, thousandths
-from advanchor.text import fill
 
 SHORT, LONG = "as in the gallery", "with style and colour"
 LONGER = (
     "a solid red {}", "a striped blue {}", "a dotted yellow {}", "an outlined green {}",
     "a checkered purple {}", "a gradient orange {}", "a solid blue {}", "a striped red {}",
 )  # fmt: skip
-COPIES = 4  # pictures of each training prompt
 
 
 def with_longer_prompts(concept: Concept) -> Concept:
@@ -38,21 +36,14 @@ def ours(concept: Concept) -> Any:
     return rivals.guarded(rivals.trained(concept, rivals.chosen_lr(rivals.OURS, concept)))
 
 
-def drawn(base: Base, concept: Concept, scorer: PocketScorer) -> float:
-    """How often the base draws the concept for the prompts that it is erased with."""
-    prompts = [fill(template, concept.name).text for template in concept.templates for _ in range(COPIES)]
-    settings = SamplingSettings(solver="dpm", steps=rivals.PICTURES["steps"])
-    answers = scorer.read(generate(base, prompts, numbered_seeds(prompts, 0), settings))
-    return sum(answer[concept.kind] == concept.name for answer in answers) / len(answers)
-
-
 def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
     """A row per object and set of prompts."""
     scorer, listed = PocketScorer(), []
     for one in found:
         reached = at_ua(curve(one.scores), rivals.TARGET_UA)
         row = {"object": one.trial.concept.name, "prompts": one.trial.label}
-        row |= {"drawn": drawn(base, one.trial.concept, scorer), "ua": one.scores["ua"]}
+        shares = drawn(base, one.trial.concept, scorer, rivals.EVALUATION).values()
+        row |= {"drawn": sum(shares) / len(shares), "ua": one.scores["ua"]}
         row |= {"dose": reached and reached.dose, "degradation": reached and reached.degradation}
         listed.append(row)
     return sorted(listed, key=lambda row: OBJECTS.index(row["object"]))
