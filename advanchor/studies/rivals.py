@@ -286,5 +286,5 @@ EXPLAINED = (
     "losses: points. In brackets: 95 % intervals over erasures. –: that UA is not reached, or there is no such figure."
 )
 RIVALS = Study("Methods compared at the same UA", trials, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
-TUNING = Study("Every method's learning rate", tuning, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
+TUNING = Study("What each method wants", tuning, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
 ABLATION = Study("What each part brings", ablation, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
