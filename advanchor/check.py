@@ -3,7 +3,7 @@
 Doubles, aliases, what is also retained, and what the base does not draw in the first place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Literal
@@ -21,8 +21,7 @@ from advanchor.text import fill
 NEAR = 0.3  # of the distance to the neutral prompt; the pocket gallery's 218 concepts are all farther apart
 
 
-COPIES = 4  # pictures of each prompt that a concept is to be erased with
-DRAWN = 0.5  # share of them that must show it
+DRAWN = 0.5  # share of the pictures for a prompt that must show the concept
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,9 @@ def near_duplicates(concepts: Sequence[Concept], base: Base) -> list[Finding]:
     return found
 
 
-def undrawn(concepts: Sequence[Concept], base: Base, scorer: Scorer, settings: SamplingSettings) -> list[Finding]:
+def undrawn(
+    concepts: Iterable[Concept], base: Base, scorer: Scorer, settings: SamplingSettings, copies: int
+) -> list[Finding]:
     """Concepts that the base does not draw for some of the prompts they are to be erased with.
 
     What a prompt does not draw, training on it does not erase. Concepts that the scorer does not know are left out.
@@ -106,27 +107,27 @@ def undrawn(concepts: Sequence[Concept], base: Base, scorer: Scorer, settings: S
     found = []
     for concept in concepts:
         try:
-            shares = drawn(base, concept, scorer, settings)
+            shares = drawn(base, concept, scorer, settings, copies)
         except UnknownConceptError:
             continue
         if missed := [prompt for prompt, share in shares.items() if share < DRAWN]:
             message = (
                 f"the base hardly draws {concept.name!r} for {len(missed)} of the {len(shares)} prompts that it is "
-                f"to be erased with, for example {missed[0]!r} ({shares[missed[0]]:.0%} of {COPIES} pictures)"
+                f"to be erased with, for example {missed[0]!r} ({shares[missed[0]]:.0%} of {copies} pictures)"
             )
             found.append(Finding("undrawn", concept.name, missed[0], message))
     return found
 
 
-def drawn(base: Base, concept: Concept, scorer: Scorer, settings: SamplingSettings) -> dict[str, float]:
-    """By prompt: the share of COPIES pictures of the base's in which the concept is recognised.
+def drawn(base: Base, concept: Concept, scorer: Scorer, settings: SamplingSettings, copies: int) -> dict[str, float]:
+    """By prompt: the share of so many pictures of the base's in which the concept is recognised.
 
     Raises UnknownConceptError.
     """
     exam = scorer.exam(concept.name, 1)
     prompts = [fill(template, concept.name).text for template in concept.templates]
-    repeated = [prompt for prompt in prompts for _ in range(COPIES)]
+    repeated = [prompt for prompt in prompts for _ in range(copies)]
     with torch.no_grad():
         answers = scorer.read(generate(base, repeated, numbered_seeds(repeated, 0), settings))
-    groups = [answers[i : i + COPIES] for i in range(0, len(answers), COPIES)]
+    groups = [answers[i : i + copies] for i in range(0, len(answers), copies)]
     return {prompt: recognised(exam, group) for prompt, group in zip(prompts, groups, strict=True)}

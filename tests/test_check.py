@@ -131,7 +131,7 @@ def test_what_the_base_does_not_draw_is_found_by_drawing(tmp_path: Path) -> None
     circle = {"name": "circle", "kind": "object", "templates": ["a {}", "a red {}"], "neutral": neutral}
     heart = circle | {"name": "heart"}
     path.write_text(json.dumps({"concepts": [circle, heart]}))
-    done = command(path, "--draw", "--json")
+    done = command(path, "--draw", 4, "--json")
     (found,) = json.loads(done.stdout)
     assert done.exit_code == 1 and (found["kind"], found["first"], found["second"]) == (
         "undrawn",
@@ -139,18 +139,18 @@ def test_what_the_base_does_not_draw_is_found_by_drawing(tmp_path: Path) -> None
         "a red circle",
     )
     assert "1 of the 2 prompts" in found["message"]
-    assert command(path, "--draw", "--names-only").exit_code == 2
+    assert command(path, "--draw", 1, "--names-only").exit_code == 2
     assert command(path).exit_code == 0
 
 
 def test_concepts_that_a_scorer_does_not_know_are_not_drawn() -> None:
     base, (unknown,) = models.load("pocket"), styles("cubism")
-    assert undrawn([unknown], base, PocketScorer(), SamplingSettings(steps=1)) == []
+    assert undrawn([unknown], base, PocketScorer(), SamplingSettings(steps=1), 1) == []
 
 
 def test_drawing_needs_something_that_can_see(tiny_base: Path, tmp_path: Path) -> None:
     path = tmp_path / "concepts.yaml"
     concept = {"name": "star", "kind": "object", "templates": ["a {}"], "neutral": ["a shape"]}
     path.write_text(json.dumps({"model": str(tiny_base), "concepts": [concept], "evaluate": None}))
-    done = command(path, "--draw")
+    done = command(path, "--draw", 1)
     assert done.exit_code == 2 and "set evaluate.scorer" in done.stderr

@@ -22,8 +22,8 @@ def check(
         bool, typer.Option("--names-only", help="Compare names, without the model's text encoder.")
     ] = False,
     draw: Annotated[
-        bool, typer.Option("--draw", help="Also draw every concept: does the base know it by its prompts?")
-    ] = False,
+        int, typer.Option(min=0, help="Pictures of each prompt: does the base draw the concept for it? 0: none made.")
+    ] = 0,
     as_json: common.AsJson = False,
 ) -> None:
     """Find doubles, aliases, near-duplicates, and concepts that are also retained or that the base does not draw.
@@ -45,12 +45,16 @@ def check(
         base = None if names_only else models.load(spec.model)
         findings = find(listed, told, base)
         if draw and base:
+            from rich.console import Console
+            from rich.progress import track
+
             from advanchor.runtime.worker import scorer_for
 
             scorer = scorer_for(base, spec.evaluate, listed)
             if scorer is None:
                 common.fail(f"--draw: nothing can tell what pictures of {spec.model!r} show; set evaluate.scorer")
-            findings += undrawn(listed, base, scorer, spec.evaluate or EvaluationSettings())
+            shown = track(listed, "drawing", console=Console(stderr=True), transient=True)
+            findings += undrawn(shown, base, scorer, spec.evaluate or EvaluationSettings(), draw)
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:

@@ -86,8 +86,8 @@ class Files:
     def read_into(self, name: str, buffer: bytearray) -> tuple[memoryview, str] | None:
         """A file's bytes and their sha256; None if there is no such file.
 
-        The bytes are in `buffer` if it holds as many, else in memory of their own: reading large files again and again
-        into the same takes a third of the time.
+        The bytes are in `buffer` if it holds as many, else in memory of their own: fresh memory for every large file
+        would take longer than reading it does.
         """
         if not self.is_local:
             data = self.read(name)

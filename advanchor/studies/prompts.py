@@ -17,6 +17,7 @@ LONGER = (
     "a solid red {}", "a striped blue {}", "a dotted yellow {}", "an outlined green {}",
     "a checkered purple {}", "a gradient orange {}", "a solid blue {}", "a striped red {}",
 )  # fmt: skip
+COPIES = 4  # pictures by the base of every prompt of training
 
 
 def with_longer_prompts(concept: Concept) -> Concept:
@@ -42,7 +43,7 @@ def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
     for one in found:
         reached = at_ua(curve(one.scores), rivals.TARGET_UA)
         row = {"object": one.trial.concept.name, "prompts": one.trial.label}
-        shares = drawn(base, one.trial.concept, scorer, rivals.EVALUATION).values()
+        shares = drawn(base, one.trial.concept, scorer, rivals.EVALUATION, COPIES).values()
         row |= {"drawn": sum(shares) / len(shares), "ua": one.scores["ua"]}
         row |= {"dose": reached and reached.dose, "degradation": reached and reached.degradation}
         listed.append(row)
