@@ -9,6 +9,7 @@ from advanchor.delta import Delta
 from advanchor.engine import TorchEngine
 from advanchor.fusion.solve import anchor_edit, closed_form, task_arithmetic
 from advanchor.fusion.statistics import (
+    BLOCK,
     accumulate,
     anchor_conditioning,
     anchor_statistics,
@@ -198,3 +199,11 @@ def test_an_anchor_file_is_enough_to_make_the_anchor_again(
         expected = anchor.conditioning(torch.arange(len(concept.templates))[None]).prompt_embeds[0]
     torch.testing.assert_close(e_a.prompt_embeds, expected)
     assert not torch.equal(e_a.prompt_embeds, e_c.prompt_embeds)
+
+
+def test_tensors_larger_than_a_block_are_summed_whole() -> None:
+    one, other = torch.randn(BLOCK // 3, 7), torch.randn(7, BLOCK // 3).T  # the second is not contiguous
+    totals: dict[str, torch.Tensor] = {}
+    accumulate(totals, {"k": one})
+    accumulate(totals, {"k": other}, sign=-0.5)
+    assert torch.allclose(totals["k"], one.double() - 0.5 * other.double(), rtol=0, atol=1e-12)

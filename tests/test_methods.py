@@ -1,67 +1,20 @@
 """Every method and every variant, in a few steps on the tiny pipeline."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from quick import LOSSES, SETTINGS, STRATEGIES, VARIANTS, adv
+from torch import Tensor
 
-from advanchor import api, losses, methods
+from advanchor import api, losses
 from advanchor.concepts import Concept
 from advanchor.diffusion import unet_output
 from advanchor.engine import derived_seed
-from advanchor.methods import METHODS, adv_anchor, control, esd, fixed_anchor, guarded_anchor, speed, uce
+from advanchor.methods import METHODS, adv_anchor, speed, uce
 from advanchor.methods.adv_anchor import Anchor
 from advanchor.models.base import Base
 from advanchor.training import Batch, Context, Erasure, TrainingSettings
-
-STEPS, ANCHOR_STEPS, LATENT_STEPS, NUM_LATENTS, BATCH_SIZE = 2, 3, 2, 3, 2
-QUICK: dict[str, Any] = {
-    "steps": STEPS, "lr": 1e-3, "batch_size": BATCH_SIZE, "num_latents": NUM_LATENTS, "latent_steps": LATENT_STEPS,
-}  # fmt: skip
-QUICK_ANCHOR: dict[str, Any] = QUICK | {"anchor_steps": ANCHOR_STEPS}
-
-
-def adv(**settings: Any) -> adv_anchor.Settings:
-    return adv_anchor.Settings(**QUICK_ANCHOR | {"anchor_lr": 1e-2} | settings)
-
-
-SETTINGS: dict[str, Any] = {  # quick ones, a row for every method
-    "adv_anchor": adv(),
-    "guarded_anchor": guarded_anchor.Settings(**QUICK_ANCHOR | {"anchor_lr": 1e-2, "retain_prompts": 20}),
-    "fixed_anchor": fixed_anchor.Settings(**QUICK),
-    "esd": esd.Settings(**QUICK, partial_steps=3),
-    "uce": uce.Settings(),
-    "speed": speed.Settings(retain_prompts=20, augment=0),
-    "control": control.Settings(**QUICK, seconds=0.01),
-}
-LOSSES, STRATEGIES = ("adv1", "adv2"), ("alternating", "sequential", "cyclical")
-VARIANTS: dict[str, Any] = {
-    **{f"{loss} {strategy}": adv(loss=loss, strategy=strategy) for loss in LOSSES for strategy in STRATEGIES},
-    **{f"redraw {strategy}": adv(redraw=True, strategy=strategy) for strategy in STRATEGIES},
-    "before the text encoder": adv(perturb_space="token_embeds"),
-    "later tokens": adv(perturb_tokens="concept_and_later"),
-    "reset optimizer": adv(reset_anchor_optimizer=True),
-    "all of cross-attention": adv(trained_weights="cross_attention"),
-    "bare concept": adv(latent_prompts="concept"),
-    "no preserve term": adv(preserve_weight=0),
-    "empty anchor": fixed_anchor.Settings(**QUICK, anchor="empty"),
-    "another concept as anchor": fixed_anchor.Settings(**QUICK, anchor="concept", anchor_concept="circle"),
-    "no guard, from a similar concept": guarded_anchor.Settings(
-        **QUICK_ANCHOR, retain_weight=0, start="concept", start_concept="circle"
-    ),
-    "uce with later tokens": uce.Settings(tokens="last_and_later", preserve=("a red star", "")),
-    "speed to the empty prompt, unfiltered": speed.Settings(
-        retain=("a blue circle",), retain_prompts=0, anchor="empty", filter_scale=0, augment=0, projections="values"
-    ),
-    "speed with later tokens": speed.Settings(
-        retain_prompts=20, tokens="last_and_later", retain_tokens="all", anchor="concept", anchor_concept="circle"
-    ),
-    "esd with preserve term": esd.Settings(**QUICK, partial_steps=3, eta=2, preserve_weight=1),
-}  # fmt: skip
 
 
 def run(base: Base, concept: Concept, settings: TrainingSettings, seed: int = 0) -> Erasure:
@@ -239,63 +192,3 @@ def test_attributes_change_the_erasure(base: Base, concept: Concept) -> None:
     plain, changed = run(base, concept, adv()), run(base, with_attributes, adv())
     assert changed.e_adv is not None and plain.e_adv is not None
     assert not torch.equal(changed.e_adv, plain.e_adv)
-
-
-# --- how often the UNet is asked
-
-
-@dataclass
-class Count:
-    calls: int = 0
-    rows: int = 0
-
-
-@contextmanager
-def counted(unet: nn.Module) -> Iterator[Count]:
-    count = Count()
-
-    def seen(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        count.calls += 1
-        count.rows += len(arguments[0])
-
-    handle = unet.register_forward_pre_hook(seen)
-    try:
-        yield count
-    finally:
-        handle.remove()
-
-
-S, A = STEPS, ANCHOR_STEPS
-CALLS = {  # beside the LATENT_STEPS of the latents; 1 call each for a batch's constants, its target, its student step
-    ("alternating", False): S * (1 + A + 1 + 1),
-    ("sequential", False): S * (1 + A) + S * (1 + 1),
-    ("cyclical", False): S * 1 + A * S + S * (1 + 1),
-    ("sequential", True): S * (1 + A) + S * (1 + 1 + 1),  # the student's new batches need their neutral constant
-    ("cyclical", True): A * S * (1 + 1) + S * (1 + 1 + 1),  # every sweep has new constants
-}
-
-
-@pytest.mark.parametrize(("strategy", "redraw"), CALLS)
-def test_the_teachers_constants_are_predicted_once(context: Context, strategy: str, redraw: bool) -> None:
-    settings = adv(strategy=strategy, redraw=redraw, anchor_lr=1e-4)  # a rate at which no search ends early
-    with counted(context.base.unet) as count:
-        methods.erase(context, settings)
-    assert count.calls == LATENT_STEPS + CALLS[strategy, redraw]
-
-
-def test_alternating_needs_a_third_of_the_authors_forwards(context: Context) -> None:
-    """Per batch: e_c and e_n once, A anchors, 1 target, the student on two prompts. 51 * (2 + 30 + 1 + 2) = 1,785."""
-    with counted(context.base.unet) as count:
-        methods.erase(context, adv(anchor_lr=1e-4))
-    sampling = LATENT_STEPS * 2 * NUM_LATENTS  # with guidance
-    assert count.rows == sampling + S * BATCH_SIZE * (2 + A + 1 + 2)
-
-
-@pytest.mark.parametrize("name", ["fixed_anchor", "esd"])
-def test_the_other_methods_forwards(context: Context, name: str) -> None:
-    with counted(context.base.unet) as count:
-        methods.erase(context, SETTINGS[name])
-    if name == "fixed_anchor":  # per batch: the anchor's constant, the neutral constant, the student
-        assert count.calls == LATENT_STEPS + S * 3
-    else:  # per batch: the student's own sampling of 0, 1 or 2 steps, the constants, the student; no latents
-        assert S * 2 <= count.calls <= S * (2 + 2)
