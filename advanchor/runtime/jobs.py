@@ -77,14 +77,16 @@ class Jobs:
         return Submission(job_id, JobStatus.PENDING.value, is_new=True)
 
     def follow(self, job_id: str) -> str:
-        """Print what the driver prints until it ends; returns how it ended."""
+        """Print what the driver prints until it ends, and why if it fails; returns how it ended."""
         shown = 0
         while True:
-            status = self.client.get_job_status(job_id)
+            job = self.client.get_job_info(job_id)
             text = self.client.get_job_logs(job_id)
             sys.stdout.write(text[shown:])
             sys.stdout.flush()
             shown = len(text)
-            if status.is_terminal():
-                return status.value
+            if job.status.is_terminal():
+                if job.status != JobStatus.SUCCEEDED:
+                    print(job.message)
+                return job.status.value
             time.sleep(POLL_S)

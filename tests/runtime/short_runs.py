@@ -92,7 +92,11 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     """What it has printed for its user."""
-    output, errors = process.communicate(timeout=PATIENCE_S)
+    try:
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, errors = process.communicate()
     assert process.returncode == code, f"{process.args}: {output}\n{errors}"
     return output
 

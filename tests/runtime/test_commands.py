@@ -57,16 +57,13 @@ def test_a_submitted_batch_runs_on_the_cluster_by_itself(
     monkeypatch.setenv("RAY_ADDRESS", f"http://{cluster.ray.webui_url}")
     arguments = ("submit", str(batch), "--set", "method.lr=1e-3", "--json")
     first = json.loads(runs.run(tmp_path, *arguments))
-    second = json.loads(runs.run(tmp_path, *arguments))
+    follower = runs.start(tmp_path, *arguments, "--follow")
+    assert follower.stdout is not None
+    second = json.loads(follower.stdout.readline())
     assert first["new"] and not second["new"] and second["job"] == first["job"]
     for path in (batch, tmp_path / "tables" / "more.csv"):
         path.unlink()
-    store = runs.Store(first["output"])
-
-    def state() -> str:
-        return (store.read_json("status.json") or {"state": ""})["state"]
-
-    runs.wait_until(lambda: state() in ("finished", "stopped"), "the job's run")
-    found = runs.deltas(store)
+    assert f"report: {first['output']}/report/index.html" in runs.ended(follower)
+    found = runs.deltas(runs.Store(first["output"]))
     assert found.keys() == {"cat", "dog", "elk"}
     assert all(found[name] == undisturbed[name] for name in ("cat", "dog"))
