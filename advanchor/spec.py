@@ -102,8 +102,9 @@ class Resources(Section):
     )
     concepts_per_pack: Annotated[Literal["auto"] | int, COUNT_OR_AUTO] = Field(
         default=1,
-        description="concepts of equal settings that share every batch, each with its own delta and anchor; if the "
-        "pack breaks, its members are tried again alone; auto: as many as pay, by a short measurement at the start",
+        description="concepts of equal settings that share every batch, each with its own delta and anchor, at most: "
+        "the last ones are dealt out evenly; if the pack breaks, its members are tried again alone; auto: as many as "
+        "pay, by a short measurement at the start",
     )
     cpus_per_rank: int = Field(default=1, ge=1, description="CPU cores of each process")
     max_attempts: int = Field(default=3, ge=1, description="tries of a task before it counts as failed")

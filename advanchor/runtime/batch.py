@@ -94,12 +94,16 @@ class Run:
             self.snapshot()
         return 1 if self.interrupted else ray.get(answer)
 
+    @property
+    def share(self) -> int:
+        return self.ledger.share(self.pack_size, self.status.wanted_gangs)
+
     def match_gangs(self) -> None:
         """As many gangs as there is room and work for; idle ones go when the queue is empty."""
         if time.time() >= self.next_snapshot:
             self.status.wanted_gangs = number_of_gangs(self.spec.resources, self.shape)
         busy = sum(bool(gang.pack) for gang in self.gangs)
-        while len(self.gangs) < min(self.status.wanted_gangs, busy + self.ledger.num_packs(self.pack_size)):
+        while len(self.gangs) < min(self.status.wanted_gangs, busy + self.ledger.num_packs(self.share)):
             self.gang_count += 1
             self.gangs.append(Gang(self.gang_count, self.shape, self.settings))
         if self.ledger.is_queue_empty:
@@ -113,7 +117,7 @@ class Run:
     def hand_out(self) -> None:
         for gang in self.gangs:
             if gang.is_idle and not self.ledger.is_queue_empty:
-                pack = self.ledger.next_pack(self.pack_size)
+                pack = self.ledger.next_pack(self.share)
                 if pack:
                     gang.start(pack)
                 for task in pack:

@@ -62,6 +62,14 @@ class Ledger:
     def is_queue_empty(self) -> bool:
         return not self.queues
 
+    def share(self, most: int, gangs: int) -> int:
+        """How many tasks the next pack is to have: `most`, and near the end fewer, so that no gang is left without.
+
+        Guided self-scheduling (Polychronopoulos and Kuck, 1987): an even share of what still waits.
+        """
+        waiting = sum(len(queue) for queue in self.queues.values())
+        return max(1, min(most, -(-waiting // max(1, gangs))))
+
     def num_packs(self, size: int) -> int:
         """How many packs of up to `size` tasks wait."""
         return sum(-(-len(queue) // size) for queue in self.queues.values())

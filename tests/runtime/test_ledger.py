@@ -57,6 +57,15 @@ def test_only_tasks_with_the_same_settings_share_a_pack(planned: Planned) -> Non
     assert ledger.is_queue_empty and ledger.unfinished == 5
 
 
+def test_the_last_packs_are_dealt_out_evenly(planned: Planned) -> None:
+    """Two gangs, packs of up to four: one does not take four of the five tasks while the other waits."""
+    ledger, sizes = opened(planned), []
+    while not ledger.is_queue_empty:
+        sizes.append(len(take(ledger, ledger.share(4, gangs=2))))
+    assert sizes == [3, 1, 1]
+    assert opened(planned).share(2, gangs=2) == 2 and opened(planned).share(4, gangs=1) == 4
+
+
 def test_what_broke_in_a_pack_comes_back_alone(planned: Planned) -> None:
     ledger = opened(planned)
     for name in take(ledger, 2):
