@@ -31,6 +31,11 @@ PROMPTS: dict[str, Prompts] = {
     "identity": pairs(("a photo of {}", "a photo of a person"), ("a portrait of {}", "a portrait of a person")),
     "explicit": pairs(("a photo of {}", "a photo"), ("a person, {}", "a person")),
 }
+SHOWN = (  # the base draws every object for these, but not for shorter prompts: advanchor study prompts
+    "a solid red", "a gradient orange", "a striped yellow", "a checkered green", "a dotted cyan", "an outlined blue",
+    "a solid purple", "a gradient pink", "a striped red", "a checkered orange", "a dotted yellow", "an outlined green",
+    "a solid cyan", "a gradient blue", "a striped purple", "a checkered pink",
+)  # fmt: skip
 POCKET_PROMPTS: dict[str, Prompts] = {
     "style": pairs(
         ("a {} shape", "a shape"),
@@ -42,16 +47,7 @@ POCKET_PROMPTS: dict[str, Prompts] = {
         ("a {} triangle", "a triangle"),
         ("a {} heart", "a heart"),
     ),
-    "object": pairs(
-        ("a {}", "a shape"),
-        ("a red {}", "a red shape"),
-        ("a blue {}", "a blue shape"),
-        ("a yellow {}", "a yellow shape"),
-        ("a solid {}", "a solid shape"),
-        ("a striped {}", "a striped shape"),
-        ("a dotted {}", "a dotted shape"),
-        ("an outlined {}", "an outlined shape"),
-    ),
+    "object": pairs(*((f"{shown} {{}}", f"{shown} shape") for shown in SHOWN)),
     "identity": pairs(
         ("{}", "a person"),
         ("a portrait of {}", "a portrait of a person"),

@@ -1,4 +1,4 @@
-"""Objects erased with the gallery's prompts and with longer ones: does the base draw what is to be erased?"""
+"""Objects erased with the gallery's prompts and with shorter ones: does the base draw what is to be erased?"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,23 +12,22 @@ from advanchor.studies import rivals
 from advanchor.studies.curves import at_ua, curve
 from advanchor.studies.lab import Found, Row, Scale, Study, Trial, concepts, crossed, number, percent, text, thousandths
 
-SHORT, LONG = "as in the gallery", "with style and colour"
-LONGER = (
-    "a solid red {}", "a striped blue {}", "a dotted yellow {}", "an outlined green {}",
-    "a checkered purple {}", "a gradient orange {}", "a solid blue {}", "a striped red {}",
+SHORT, LONG = "shorter", "as in the gallery"
+SHORTER = (
+    "a {}", "a red {}", "a blue {}", "a yellow {}", "a solid {}", "a striped {}", "a dotted {}", "an outlined {}",
 )  # fmt: skip
 COPIES = 4  # pictures by the base of every prompt of training
 
 
-def with_longer_prompts(concept: Concept) -> Concept:
-    neutral = tuple(template.format("shape") for template in LONGER)
-    return concept.model_copy(update={"templates": LONGER, "neutral": neutral})
+def with_shorter_prompts(concept: Concept) -> Concept:
+    neutral = tuple(template.format("shape") for template in SHORTER)
+    return concept.model_copy(update={"templates": SHORTER, "neutral": neutral})
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
     listed = concepts("object", OBJECTS[:1] if scale.quick else OBJECTS)
     found = []
-    for label, given in ((SHORT, listed), (LONG, [with_longer_prompts(concept) for concept in listed])):
+    for label, given in ((SHORT, [with_shorter_prompts(concept) for concept in listed]), (LONG, listed)):
         found += crossed(given, lambda concept, label=label: {label: ours(concept)}, Scale(seeds=1, quick=scale.quick))
     return found
 
@@ -83,7 +82,7 @@ PROMPTS = Study(
     COLUMNS,
     plot,
     rivals.FOLDER,
-    "guarded_anchor, one erasure each, with the gallery's prompts for objects (`a {}`, `a red {}`, ...) and\n"
-    "with longer ones (`a striped blue {}`); what is asked afterwards are other prompts in both cases. Drawn by the\n"
+    "guarded_anchor, one erasure each, with the gallery's prompts for objects (`a striped yellow {}`, ...) and with\n"
+    "shorter ones (`a {}`, `a red {}`, ...); what is asked afterwards are other prompts in both cases. Drawn by the\n"
     "base: pictures for the prompts of training that show the object. Degradation: at UA 97, x 1000.",
 )

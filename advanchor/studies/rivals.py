@@ -56,7 +56,7 @@ PARTS: dict[str, dict[str, Any]] = {  # of our method, each taken out
 }
 VALIDATION: dict[str, tuple[str, ...]] = {  # settings are chosen on these; there is only one mark
     "style": ("striped",),
-    "object": ("star",),
+    "object": ("star", "circle", "diamond"),
     "identity": tuple(people()[i].name for i in (10, 60, 110)),
     "explicit": ("sigil",),
 }
