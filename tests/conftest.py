@@ -22,6 +22,7 @@ from advanchor.training import Context
 torch.set_num_threads(1)
 os.environ["ADVANCHOR_CACHE"] = "off"
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's 15 would let ranks starve beside other tests)
+os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start: several would spin, waiting for each other
 
 WIDTH, LENGTH, SIZE = 32, 16, 8  # of prompt embeddings, of prompts in tokens, of latents
 CORPUS = (

@@ -73,7 +73,7 @@ def test_a_soft_prompt_brings_back_what_was_lightly_erased(target: Callable[...,
     with aim.student():
         erased = share(aim.drawn(aim.prompts))
     found = ATTACKS["soft_prompt"](aim)
-    assert erased <= 0.4 and found["attacked"] >= erased + 0.1
+    assert erased <= 0.5 and found["attacked"] >= erased + 0.1
     assert found["loss_after"] < found["loss_before"] and found["norm"] > 0
 
 

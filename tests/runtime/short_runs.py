@@ -21,7 +21,7 @@ from advanchor.runtime.store import Store
 
 COMMAND = (sys.executable, "-P", "-m", "advanchor.cli")
 NAMES = ("cat", "dog", "fox", "owl")
-PATIENCE_S = 400.0  # for anything that takes seconds on an idle machine
+PATIENCE_S = 1200.0  # for anything that takes seconds on an idle machine
 
 
 def write_batch(
