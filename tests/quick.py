@@ -37,7 +37,7 @@ VARIANTS: dict[str, Any] = {
     "empty anchor": fixed_anchor.Settings(**QUICK, anchor="empty"),
     "another concept as anchor": fixed_anchor.Settings(**QUICK, anchor="concept", anchor_concept="circle"),
     "no guard, from a similar concept": guarded_anchor.Settings(
-        **QUICK_ANCHOR, retain_weight=0, start="concept", start_concept="circle"
+        **QUICK_ANCHOR, retain_weight=0, start="similar", start_concept="circle"
     ),
     "uce with later tokens": uce.Settings(tokens="last_and_later", preserve=("a red star", "")),
     "speed to the empty prompt, unfiltered": speed.Settings(

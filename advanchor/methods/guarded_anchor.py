@@ -6,7 +6,9 @@ With d = eps0(x_t, e_c) - eps0(x_t, e_n) and m = eps0(x_t, e_a) - eps0(x_t, e_n)
    pad(e_adv), where e_adv also covers the tokens after the concept, which carry it in a causal text encoder.
 2. The anchor goes beyond neutral and changes nothing else. Instead of L_adv2, which is <m, d>, the search minimises
 
-       L = mean( max(r + margin, 0) + drift |m - r d|^2 / |d|^2 ).
+       L = mean( max(r + margin, 0) + drift |s - q d|^2 / |d|^2 ),     s = eps0(x_t, e_a) - eps0(x_t, e_start),
+
+   q its share along d: what the anchor does aside of d, measured from where it started.
 
 3. The student goes beyond the anchor, away from the concept:
 
@@ -55,19 +57,19 @@ class Settings(adv_anchor.Settings):
     margin: float = Field(default=0.3, ge=0, description="how far beyond neutral the anchor goes, as a share of d")
     drift: float = Field(default=1.0, ge=0, description="weight of what else the anchor changes")
     beyond: float = Field(default=1.0, ge=0, description="how far beyond the anchor the student goes")
-    start: Literal["own", "superclass", "concept"] = Field(
+    start: Literal["own", "superclass", "similar"] = Field(
         default="superclass",
-        description="where the search starts: the concept itself, its neutral prompt, another concept",
+        description="where the search starts: the concept itself, its neutral prompt, a similar concept",
     )
-    start_concept: str | None = Field(default=None, description="that other concept")
+    start_concept: str | None = Field(default=None, description="that similar concept")
     retain_weight: float = Field(default=1.0, ge=0, description="gamma of the guard; 0: no guard")
     retain_prompts: int = Field(default=1000, ge=1, description="prompts of the base's own world that are retained")
     ridge: float = Field(default=1e-5, gt=0, description="lambda of the guard, as a share of the mean eigenvalue")
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        if (self.start == "concept") != (self.start_concept is not None):
-            raise ValueError("start_concept goes with start: concept, and only with it")
+        if (self.start == "similar") != (self.start_concept is not None):
+            raise ValueError("start_concept goes with start: similar, and only with it")
         return self
 
 
@@ -78,10 +80,13 @@ class FarAnchor(Anchor):
 
     def __init__(self, context: Context, settings: Settings) -> None:
         super().__init__(context, settings)
-        start = context.e_c
-        if settings.start != "own":
-            start = fixed_anchor.anchor_conditioning(context, settings.start, settings.start_concept)
-        self.start = start
+        match settings.start:
+            case "own":
+                self.start = context.e_c
+            case "superclass":
+                self.start = context.e_n
+            case "similar":
+                self.start = fixed_anchor.anchor_conditioning(context, "concept", settings.start_concept)
 
     def conditioning(self, templates: Tensor) -> Conditioning:
         start = self.start.rows(templates)
@@ -89,10 +94,15 @@ class FarAnchor(Anchor):
 
     def loss(self, batch: Batch) -> Tensor:
         """(concepts,): the hinge for the concept and its weighted attributes, the drift for the concept."""
-        known = self.context.teacher_constants(batch, self.directions | {"neutral": self.context.e_n})
+        prompts = self.directions | {"neutral": self.context.e_n}
+        started = "neutral"  # or the concept itself: between the two nothing is aside
+        if self.settings.start == "similar":
+            started = "start"
+            prompts[started] = self.start
+        known = self.context.teacher_constants(batch, prompts)
         (eps_a,) = self.context.predict(batch, self.conditioning(batch.templates))
         moved = eps_a - known["neutral"]
-        _, aside = along_and_aside(moved, known["concept"] - known["neutral"])
+        _, aside = along_and_aside(eps_a - known[started], known["concept"] - known["neutral"])
         total = self.settings.drift * aside.mean(1)
         for name, weights in self.weights.items():
             r, _ = along_and_aside(moved, known[name] - known["neutral"])

@@ -28,12 +28,12 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
     listed = concepts("object", OBJECTS[:1] if scale.quick else OBJECTS)
     found = []
     for label, given in ((SHORT, [with_shorter_prompts(concept) for concept in listed]), (LONG, listed)):
-        found += crossed(given, lambda concept, label=label: {label: ours(concept)}, Scale(seeds=1, quick=scale.quick))
+        found += crossed(
+            given,
+            lambda concept, label=label: {label: rivals.guarded(base, concept)},
+            Scale(seeds=1, quick=scale.quick),
+        )
     return found
-
-
-def ours(concept: Concept) -> Any:
-    return rivals.guarded(rivals.trained(concept, rivals.chosen_lr(rivals.OURS, concept)))
 
 
 def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:

@@ -1,7 +1,7 @@
 """Every method on every kind of concept, read at the same UA: what does it cost the rest of the model?"""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -52,7 +52,8 @@ PARTS: dict[str, dict[str, Any]] = {  # of our method, each taken out
     "no drift": {"drift": 0.0},
     "not beyond the anchor": {"beyond": 0.0},
     "no guard": {"retain_weight": 0.0},
-    "from the concept": {"start": "own"},
+    "from the concept": {"start": "own", "start_concept": None},
+    "from the neutral prompt": {"start": "superclass", "start_concept": None},
 }
 VALIDATION: dict[str, tuple[str, ...]] = {  # settings are chosen on these; there is only one mark
     "style": ("striped",),
@@ -77,7 +78,7 @@ SPEED: dict[str, dict[str, Any]] = {  # the best of closed_forms in `advanchor s
 UCE_PRESERVED = 100  # prompts of the base's own world
 UCE: dict[str, tuple[Literal["last", "last_and_later"], bool]] = {  # likewise: tokens, whether prompts are preserved
     "style": ("last_and_later", False),
-    "object": ("last_and_later", True),
+    "object": ("last_and_later", False),
     "identity": ("last_and_later", True),
     "explicit": ("last", False),
 }
@@ -100,8 +101,17 @@ def adversarial(concept: Concept, lr: float | None = None, **changed: Any) -> ad
     return adv_anchor.Settings(**trained(concept, lr or chosen_lr(LATER, concept)) | searched | changed)
 
 
-def guarded(common: Mapping[str, Any], **changed: Any) -> guarded_anchor.Settings:
-    return guarded_anchor.Settings(**{**common, "anchor_steps": 5, "anchor_lr": 3e-3, **changed})
+def guarded(base: Base, concept: Concept, lr: float | None = None, **changed: Any) -> guarded_anchor.Settings:
+    """Our method as it was tuned: objects start at the most similar one, all others at their neutral prompt."""
+    searched: dict[str, Any] = {"anchor_steps": 5, "anchor_lr": 3e-3}
+    if concept.kind == "object":
+        searched = from_similar(base, concept) | {"anchor_lr": 3e-3}
+    return guarded_anchor.Settings(**trained(concept, lr or chosen_lr(OURS, concept)) | searched | changed)
+
+
+def from_similar(base: Base, concept: Concept) -> dict[str, Any]:
+    """A search from the most similar concept, which only has to take out what that one shares."""
+    return {"start": "similar", "start_concept": most_similar(base, concept), "anchor_steps": 10, "margin": 0.5}
 
 
 def trained_rows(base: Base, concept: Concept) -> dict[str, Callable[[float], MethodSettings]]:
@@ -112,7 +122,7 @@ def trained_rows(base: Base, concept: Concept) -> dict[str, Callable[[float], Me
         "esd": lambda lr: esd.Settings(**trained(concept, lr)),
         PAPER: lambda lr: adversarial(concept, lr, perturb_tokens="concept"),
         LATER: lambda lr: adversarial(concept, lr),
-        OURS: lambda lr: guarded(trained(concept, lr)),
+        OURS: lambda lr: guarded(base, concept, lr),
     }
     if similar:
         found[SIMILAR] = lambda lr: fixed_anchor.Settings(
@@ -127,12 +137,7 @@ def methods_for(base: Base, concept: Concept) -> dict[str, MethodSettings]:
     tokens, preserved = UCE[concept.kind]
     found["uce"] = uce.Settings(tokens=tokens, preserve=preserved_prompts(base, concept) if preserved else ())
     found["speed"] = speed.Settings(**SPEED[concept.kind])
-    return found | {NO_SEARCH: without(concept, NO_SEARCH)}
-
-
-def without(concept: Concept, part: str) -> MethodSettings:
-    """Our method without one of PARTS."""
-    return guarded(trained(concept, chosen_lr(OURS, concept)), **PARTS[part])
+    return found | {NO_SEARCH: guarded(base, concept, **PARTS[NO_SEARCH])}
 
 
 def most_similar(base: Base, concept: Concept) -> str | None:
@@ -173,8 +178,9 @@ def ablation(base: Base, scale: Scale) -> list[Trial]:
     """Our method, and without each of its parts."""
 
     def rows_for(concept: Concept) -> dict[str, MethodSettings]:
-        whole = trained_rows(base, concept)[OURS](chosen_lr(OURS, concept))
-        return {OURS: whole} | {part: without(concept, part) for part in PARTS}
+        whole = guarded(base, concept)
+        parts = {part: guarded(base, concept, **changed) for part, changed in PARTS.items()}
+        return {OURS: whole} | {part: settings for part, settings in parts.items() if settings != whole}
 
     kinds = ("style",) if scale.quick else KINDS
     listed = [c for kind in kinds for c in concepts(kind, TEST_CONCEPTS[kind][: min(2, scale.per_kind)])]
@@ -185,8 +191,14 @@ def tuning(base: Base, scale: Scale) -> list[Trial]:
     """On validation concepts: every trained method with every learning rate, closed forms with other settings."""
 
     def tried(concept: Concept) -> dict[str, MethodSettings]:
-        rows = trained_rows(base, concept).items()
-        found = {f"{label}, lr {lr:g}": make(lr) for label, make in rows for lr in LRS}
+        rows = trained_rows(base, concept)
+        if concept.kind == "object":
+            neutral = {"start": "superclass", "start_concept": None, "anchor_steps": 5, "margin": 0.3}
+            rows[f"{OURS} from the neutral prompt"] = lambda lr: guarded(base, concept, lr, **neutral)
+        elif most_similar(base, concept):
+            similar = from_similar(base, concept)
+            rows[f"{OURS} from the similar concept"] = lambda lr: guarded(base, concept, lr, **similar)
+        found = {f"{label}, lr {lr:g}": make(lr) for label, make in rows.items() for lr in LRS}
         return found | closed_forms(base, concept)
 
     kinds = ("style",) if scale.quick else KINDS

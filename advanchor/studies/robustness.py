@@ -21,8 +21,7 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
     def chosen(concept: Any) -> dict[str, Any]:
         found = {label: own for label, own in rivals.methods_for(base, concept).items() if label in LABELS}
         for weight in WEAKER_GUARDS:
-            common = rivals.trained(concept, rivals.chosen_lr(rivals.OURS, concept))
-            found[f"{rivals.OURS}, retain_weight {weight:g}"] = rivals.guarded(common, retain_weight=weight)
+            found[f"{rivals.OURS}, retain_weight {weight:g}"] = rivals.guarded(base, concept, retain_weight=weight)
         return found
 
     return crossed(listed, chosen, Scale(scale.per_kind, 1, scale.quick))
