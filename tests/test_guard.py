@@ -93,6 +93,18 @@ def test_at_the_start_the_concept_is_one_d_from_neutral(context: Context, start:
     torch.testing.assert_close(anchor.loss(first_batch(anchor)), torch.tensor([loss]), atol=1e-4, rtol=0)
 
 
+def test_drift_is_measured_from_where_the_anchor_starts(context: Context) -> None:
+    """A similar concept differs from neutral in many ways; where e_adv = 0 only its share along d is held against it."""
+    anchor = far_anchor(context, start="similar", start_concept="circle", margin=5.0)
+    batch = first_batch(anchor)
+    (loss,) = anchor.loss(batch)
+    known = batch.constants
+    d, m = known["concept"] - known["neutral"], known["start"] - known["neutral"]
+    along, aside = along_and_aside(m, d)
+    torch.testing.assert_close(loss, (along + 5).mean(), atol=1e-3, rtol=1e-3)
+    assert aside.mean() > 0.1
+
+
 def test_the_student_is_sent_beyond_the_anchor(context: Context) -> None:
     near, far = far_anchor(context, beyond=0.0), far_anchor(context, beyond=0.5)
     batch = first_batch(near)

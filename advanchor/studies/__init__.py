@@ -4,9 +4,9 @@ import importlib
 from typing import Any
 
 STUDIES: dict[str, tuple[str, str]] = {  # name -> module and the Study in it
-    "tuning": ("rivals", "TUNING"),
+    "tuning": ("tuning", "TUNING"),
     "rivals": ("rivals", "RIVALS"),
-    "ablation": ("rivals", "ABLATION"),
+    "ablation": ("tuning", "ABLATION"),
     "anchors": ("anchors", "ANCHORS"),
     "styles": ("kinds", "STYLES_STUDY"),
     "objects": ("kinds", "OBJECTS_STUDY"),

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from advanchor.concepts import Concept
@@ -46,15 +45,6 @@ SUPERCLASS, SIMILAR, PAPER, LATER = (
     "fixed_anchor, superclass", "fixed_anchor, similar", "adv_anchor, as in the paper", "adv_anchor, later tokens too",
 )  # fmt: skip
 OURS, NO_SEARCH = "guarded_anchor", "guarded_anchor, e_adv = 0"
-PARTS: dict[str, dict[str, Any]] = {  # of our method, each taken out
-    NO_SEARCH: {"anchor_steps": 0},
-    "no margin": {"margin": 0.0},
-    "no drift": {"drift": 0.0},
-    "not beyond the anchor": {"beyond": 0.0},
-    "no guard": {"retain_weight": 0.0},
-    "from the concept": {"start": "own", "start_concept": None},
-    "from the neutral prompt": {"start": "superclass", "start_concept": None},
-}
 VALIDATION: dict[str, tuple[str, ...]] = {  # settings are chosen on these; there is only one mark
     "style": ("striped",),
     "object": ("star", "circle", "diamond"),
@@ -137,7 +127,7 @@ def methods_for(base: Base, concept: Concept) -> dict[str, MethodSettings]:
     tokens, preserved = UCE[concept.kind]
     found["uce"] = uce.Settings(tokens=tokens, preserve=preserved_prompts(base, concept) if preserved else ())
     found["speed"] = speed.Settings(**SPEED[concept.kind])
-    return found | {NO_SEARCH: guarded(base, concept, **PARTS[NO_SEARCH])}
+    return found | {NO_SEARCH: guarded(base, concept, anchor_steps=0)}
 
 
 def most_similar(base: Base, concept: Concept) -> str | None:
@@ -160,50 +150,6 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
 def preserved_prompts(base: Base, concept: Concept) -> tuple[str, ...]:
     """What uce preserves, where it preserves anything: sampled prompts that do not mention the concept."""
     return tuple(sampled_prompts(own_vocabulary(base.name), UCE_PRESERVED, 0, [concept.name]))
-
-
-def closed_forms(base: Base, concept: Concept) -> dict[str, MethodSettings]:
-    """What uce and speed are tried with."""
-    kept = preserved_prompts(base, concept)
-    found: dict[str, MethodSettings] = {}
-    for tokens in ("last", "last_and_later"):
-        found[f"uce, {tokens}"] = uce.Settings(tokens=tokens)
-        found[f"uce, {tokens}, {UCE_PRESERVED} prompts preserved"] = uce.Settings(tokens=tokens, preserve=kept)
-    tried = {"speed, as published but stronger": AUTHORS, "speed, wide": WIDE | {"strength": 4.0}}
-    tried |= {"speed, wide, weaker": WIDE | {"strength": 3.3}, "speed, wide, ridge 0.01": WIDE | {"ridge": 0.01}}
-    return found | {label: speed.Settings(**settings) for label, settings in tried.items()}
-
-
-def ablation(base: Base, scale: Scale) -> list[Trial]:
-    """Our method, and without each of its parts."""
-
-    def rows_for(concept: Concept) -> dict[str, MethodSettings]:
-        whole = guarded(base, concept)
-        parts = {part: guarded(base, concept, **changed) for part, changed in PARTS.items()}
-        return {OURS: whole} | {part: settings for part, settings in parts.items() if settings != whole}
-
-    kinds = ("style",) if scale.quick else KINDS
-    listed = [c for kind in kinds for c in concepts(kind, TEST_CONCEPTS[kind][: min(2, scale.per_kind)])]
-    return crossed(listed, rows_for, replace(scale, seeds=1))
-
-
-def tuning(base: Base, scale: Scale) -> list[Trial]:
-    """On validation concepts: every trained method with every learning rate, closed forms with other settings."""
-
-    def tried(concept: Concept) -> dict[str, MethodSettings]:
-        rows = trained_rows(base, concept)
-        if concept.kind == "object":
-            neutral = {"start": "superclass", "start_concept": None, "anchor_steps": 5, "margin": 0.3}
-            rows[f"{OURS} from the neutral prompt"] = lambda lr: guarded(base, concept, lr, **neutral)
-        elif most_similar(base, concept):
-            similar = from_similar(base, concept)
-            rows[f"{OURS} from the similar concept"] = lambda lr: guarded(base, concept, lr, **similar)
-        found = {f"{label}, lr {lr:g}": make(lr) for label, make in rows.items() for lr in LRS}
-        return found | closed_forms(base, concept)
-
-    kinds = ("style",) if scale.quick else KINDS
-    listed = [c for kind in kinds for c in concepts(kind, VALIDATION[kind][: scale.per_kind])]
-    return crossed(listed, tried, replace(scale, seeds=1))
 
 
 def cost_at(name: str, ua: float) -> Callable[[Sequence[Curve]], float | None]:
@@ -298,5 +244,3 @@ EXPLAINED = (
     "losses: points. In brackets: 95 % intervals over erasures. –: that UA is not reached, or there is no such figure."
 )
 RIVALS = Study("Methods compared at the same UA", trials, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
-TUNING = Study("What each method wants", tuning, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
-ABLATION = Study("What each part brings", ablation, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
