@@ -122,7 +122,7 @@ def expand(spec: BatchSpec, document: yaml_lines.Document, path: Path, problems:
 
 
 def read_concepts(path: Path, where: str, problems: list[str]) -> list[Concept]:
-    """Concepts of a CSV file with the columns name and kind."""
+    """Concepts of a CSV file with the columns name and kind, and similar if it has that."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
@@ -136,7 +136,7 @@ def read_concepts(path: Path, where: str, problems: list[str]) -> list[Concept]:
     concepts = []
     for line, row in rows:
         try:
-            concepts.append(Concept(name=row["name"], kind=row["kind"]))  # type: ignore[arg-type]
+            concepts.append(Concept(name=row["name"], kind=row["kind"], similar=row.get("similar") or ""))  # type: ignore[arg-type]
         except ValidationError as error:
             for details in error.errors():
                 problems.append(f"{path}:{line}: {'.'.join(map(str, details['loc']))}: {reason(details, KINDS)}")

@@ -80,6 +80,11 @@ class Concept(BaseModel):
     attributes: dict[str, float] = Field(
         default={}, description="defining attributes and their weights in the anchor search"
     )
+    similar: str = Field(
+        default="",
+        max_length=500,
+        description="a concept like it: `anchor: concept` erases towards it, `start: similar` starts the search there",
+    )
 
     @model_validator(mode="after")
     def check(self) -> Self:

@@ -13,7 +13,7 @@ from advanchor.concepts import Concept
 from advanchor.engine import derived_seed
 from advanchor.evaluation import EvaluationSettings
 from advanchor.evaluation.scorers import missing
-from advanchor.methods import METHODS, MethodSettings
+from advanchor.methods import METHODS, MethodSettings, missing_similar
 from advanchor.spec import BatchError, BatchSpec
 from advanchor.training import TrainingSettings
 
@@ -59,7 +59,7 @@ def make_task(spec: BatchSpec, concept: Concept, base_digest: str) -> Task:
     method = spec.method_for(concept.kind)
     decides = {
         "base": base_digest,
-        "concept": concept.model_dump(mode="json", exclude={"kind"}),
+        "concept": concept.model_dump(mode="json", exclude={"kind"} if concept.similar else {"kind", "similar"}),
         "method": method.model_dump(mode="json"),
         "version": METHODS[method.name].VERSION,
         "precision": spec.deepspeed.precision,
@@ -92,6 +92,9 @@ def plan(spec: BatchSpec, concepts: list[Concept]) -> list[Task]:
         problems += [f"evaluate.scorer.{problem}" for problem in missing(spec.evaluate.scorer, concepts)]
     if problems:
         raise BatchError(problems)
+    lacking = [missing_similar(spec.method_for(concept.kind), concept) for concept in concepts]
+    if any(lacking):
+        raise BatchError([f"method.{problem}" for problem in lacking if problem])
     tasks = [make_task(spec, concept, base_digest) for concept in concepts]
     trained = {task.method.trained_weights for task in tasks}
     if len(trained) > 1:

@@ -94,7 +94,7 @@ def test_at_the_start_the_concept_is_one_d_from_neutral(context: Context, start:
 
 
 def test_drift_is_measured_from_where_the_anchor_starts(context: Context) -> None:
-    """A similar concept differs from neutral in many ways; where e_adv = 0 only its share along d is held against it."""
+    """A similar concept differs from neutral in many ways; where e_adv = 0 only its share along d counts against it."""
     anchor = far_anchor(context, start="similar", start_concept="circle", margin=5.0)
     batch = first_batch(anchor)
     (loss,) = anchor.loss(batch)

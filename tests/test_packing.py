@@ -27,14 +27,16 @@ def adv(**settings: Any) -> adv_anchor.Settings:
     return adv_anchor.Settings(**QUICK | {"anchor_steps": 2, "anchor_lr": 5e-2} | settings)
 
 
-def concept(name: str, *pairs: tuple[str, str], attributes: dict[str, float] | None = None) -> Concept:
+def concept(name: str, *pairs: tuple[str, str], **fields: Any) -> Concept:
     templates, neutral = zip(*pairs, strict=True)
-    return Concept(name=name, kind="object", templates=templates, neutral=neutral, attributes=attributes or {})
+    return Concept(name=name, kind="object", templates=templates, neutral=neutral, **fields)
 
 
-PERSON = concept("mira morwin", ("{}", "a person"), ("a portrait of {}", "a portrait of a person"))
-STAR = concept("star", ("a {}", "a shape"), ("a red {}", "a red shape"), ("a blue {}", "a blue shape"))
-DOTTED = concept("blue dotted heart", ("a {}", "a shape"))
+PERSON = concept(
+    "mira morwin", ("{}", "a person"), ("a portrait of {}", "a portrait of a person"), similar="nadia caswin"
+)
+STAR = concept("star", ("a {}", "a shape"), ("a red {}", "a red shape"), ("a blue {}", "a blue shape"), similar="cross")
+DOTTED = concept("blue dotted heart", ("a {}", "a shape"), similar="ring")
 SAME = concept("red star", ("a {}", "a red star"))  # its neutral prompt is its own: adv2 is 0 from the start
 PACK = (PERSON, STAR, DOTTED)
 VARIANTS: dict[str, TrainingSettings] = {
@@ -50,6 +52,7 @@ VARIANTS: dict[str, TrainingSettings] = {
     "superclass": fixed_anchor.Settings(**QUICK),
     "empty anchor": fixed_anchor.Settings(**QUICK, anchor="empty"),
     "another concept as anchor": fixed_anchor.Settings(**QUICK, anchor="concept", anchor_concept="circle"),
+    "what each is similar to": fixed_anchor.Settings(**QUICK, anchor="concept"),
 }  # fmt: skip
 
 

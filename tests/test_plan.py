@@ -28,6 +28,7 @@ DECIDES: dict[str, dict[str, Any]] = {
     "a template": {"concept": {"templates": ("one {}",)}},
     "a neutral prompt": {"concept": {"neutral": ("an object",)}},
     "an attribute": {"concept": {"attributes": {"pointed": 1.0}}},
+    "a similar concept": {"concept": {"similar": "cross"}},
     "an attribute's weight": {"concept": {"attributes": {"pointed": 0.5}}},
     "the method": {"method": {"name": "esd"}},
     "the loss": {"method": {"name": "adv_anchor", "loss": "adv1"}},
@@ -141,3 +142,13 @@ def test_scores_have_a_key_of_their_own() -> None:
     assert key != scores_key("pocket", "d", settings.model_copy(update={"steps": 3}))
     assert key != scores_key("pocket", "other", settings)
     assert scores_key("pocket", "d", None) is None and scores_key("a/folder", "d", settings) is None
+
+
+def test_a_method_that_starts_from_something_similar_is_told_from_what() -> None:
+    method = {"method": {"name": "fixed_anchor", "anchor": "concept"}}
+    with pytest.raises(
+        BatchError, match=r"method\.anchor: concept asks for anchor_concept, or for `similar` of 'star'"
+    ):
+        plan(batch(**method), [Concept(**STAR)])
+    assert plan(batch(**method), [Concept(**STAR, similar="cross")])
+    assert plan(batch(method={**method["method"], "anchor_concept": "cross"}), [Concept(**STAR)])

@@ -38,7 +38,7 @@ def test_the_configs_that_come_with_the_program_are_right(path: Path) -> None:
 
 # --- one thing wrong
 
-CONCEPT_FIELDS = "name, kind, templates, neutral, attributes"
+CONCEPT_FIELDS = "name, kind, templates, neutral, attributes, similar"
 WRONG = {
     "bad value": (
         "  - {name: star, kind: objekt}",

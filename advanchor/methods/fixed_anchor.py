@@ -20,11 +20,13 @@ class Settings(TrainingSettings):
         default="superclass",
         description="the neutral prompt, the empty prompt, or another concept in the same templates",
     )
-    anchor_concept: str | None = Field(default=None, description="that other concept: a similar or a random one")
+    anchor_concept: str | None = Field(
+        default=None, description="that other concept, for all; default: each concept's `similar`"
+    )
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        if (self.anchor == "concept") != (self.anchor_concept is not None):
+        if self.anchor_concept and self.anchor != "concept":
             raise ValueError("anchor_concept goes with anchor: concept, and only with it")
         return self
 
@@ -38,8 +40,13 @@ def anchor_conditioning(context: Context, anchor: str, anchor_concept: str | Non
         case "empty":
             return context.encode([""] * len(context.prompts))
         case "concept":
-            templates = [template for concept in context.concepts for template in concept.templates]
-            return context.encode([fill(template, anchor_concept or "") for template in templates])
+            return context.encode(
+                [
+                    fill(template, anchor_concept or concept.similar)
+                    for concept in context.concepts
+                    for template in concept.templates
+                ]
+            )
     raise ValueError(f"no anchor {anchor!r}")
 
 

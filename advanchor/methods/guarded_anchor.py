@@ -61,14 +61,16 @@ class Settings(adv_anchor.Settings):
         default="superclass",
         description="where the search starts: the concept itself, its neutral prompt, a similar concept",
     )
-    start_concept: str | None = Field(default=None, description="that similar concept")
+    start_concept: str | None = Field(
+        default=None, description="that similar concept, for all; default: each concept's `similar`"
+    )
     retain_weight: float = Field(default=1.0, ge=0, description="gamma of the guard; 0: no guard")
     retain_prompts: int = Field(default=1000, ge=1, description="prompts of the base's own world that are retained")
     ridge: float = Field(default=1e-5, gt=0, description="lambda of the guard, as a share of the mean eigenvalue")
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        if (self.start == "similar") != (self.start_concept is not None):
+        if self.start_concept and self.start != "similar":
             raise ValueError("start_concept goes with start: similar, and only with it")
         return self
 

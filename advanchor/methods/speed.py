@@ -56,7 +56,9 @@ class Settings(BaseModel):
         default="superclass",
         description="what the concept becomes: the neutral prompt, the empty prompt, another concept",
     )
-    anchor_concept: str | None = Field(default=None, description="that other concept")
+    anchor_concept: str | None = Field(
+        default=None, description="that other concept, for all; default: each concept's `similar`"
+    )
     tokens: Literal["last", "last_and_later"] = Field(
         default="last", description="which of a concept's embeddings are edited; the authors: the last"
     )
@@ -87,7 +89,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        if (self.anchor == "concept") != (self.anchor_concept is not None):
+        if self.anchor_concept and self.anchor != "concept":
             raise ValueError("anchor_concept goes with anchor: concept, and only with it")
         return self
 
@@ -100,7 +102,8 @@ def anchor_prompts(concept: Concept, settings: Settings) -> tuple[str, ...]:
         case "empty":
             return ("",) * len(concept.templates)
         case "concept":
-            return tuple(fill(template, settings.anchor_concept or "").text for template in concept.templates)
+            other = settings.anchor_concept or concept.similar
+            return tuple(fill(template, other).text for template in concept.templates)
 
 
 def concept_and_anchor(base: Base, concept: Concept, settings: Settings) -> tuple[Tensor, Tensor]:
