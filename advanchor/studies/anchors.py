@@ -1,6 +1,7 @@
 """The paper's own analysis: the nearer a fixed anchor is to the concept, the less is lost, and the less is erased?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,23 +39,34 @@ CHOICES = {"style": STYLES, "object": OBJECTS, "identity": tuple(person.name for
 SUPERCLASS, EMPTY = "superclass", "empty prompt"
 
 
-def anchors_for(concept: Concept) -> dict[str, MethodSettings]:
-    """The superclass, the empty prompt, the searched anchor, and other concepts of the same kind, at the same rate."""
+def no_concept(concept: Concept) -> dict[str, MethodSettings]:
+    """The superclass, the empty prompt, the searched anchor, all at the same rate."""
     lr = rivals.LRS[0]
     trained = rivals.trained(concept, lr)
-    found: dict[str, MethodSettings] = {
+    return {
         SUPERCLASS: fixed_anchor.Settings(**trained),
         EMPTY: fixed_anchor.Settings(**trained, anchor="empty"),
         rivals.LATER: rivals.adversarial(concept, lr),
     }
+
+
+def other_concepts(concept: Concept) -> list[Concept]:
+    """The concept once for each other one of its kind, which is named as the similar one."""
     others = [name for name in CHOICES[concept.kind] if name != concept.name]
-    return found | {name: fixed_anchor.Settings(**trained, anchor="concept", anchor_concept=name) for name in others}
+    return [concept.model_copy(update={"similar": name}) for name in others]
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
     kinds = ("style",) if scale.quick else CONCEPTS
-    listed = [c for kind in kinds for c in concepts(kind, CONCEPTS[kind][: min(2, scale.per_kind)])]
-    return crossed(listed, anchors_for, Scale(scale.per_kind, 1, scale.quick))
+    listed = [c for kind in kinds for c in concepts(base, kind, CONCEPTS[kind][: min(2, scale.per_kind)])]
+    once = replace(scale, seeds=1)
+
+    def towards(concept: Concept) -> dict[str, MethodSettings]:
+        settings = fixed_anchor.Settings(**rivals.trained(concept, rivals.LRS[0]), anchor="concept")
+        return {concept.similar: settings}
+
+    others = [other for concept in listed for other in other_concepts(concept)]
+    return [*crossed(listed, no_concept, once), *crossed(others, towards, once)]
 
 
 @torch.no_grad()

@@ -109,7 +109,7 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
 def study(title: str, settings: Any, folder: str, explained: str) -> Study:
     def trials(base: Base, scale: Scale) -> list[Trial]:
         kinds = ("style",) if scale.quick else ("style", "object", "identity")
-        listed = [c for kind in kinds for c in concepts(kind, rivals.VALIDATION[kind][:1])]
+        listed = [c for kind in kinds for c in concepts(base, kind, rivals.VALIDATION[kind][:1])]
         return crossed(listed, settings, replace(scale, seeds=1))
 
     return Study(title, trials, EvaluationSettings(**rivals.PICTURES), rows, COLUMNS, plot, folder, explained)

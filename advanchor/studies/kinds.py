@@ -89,7 +89,7 @@ def study(kind: str, names: Sequence[str], title: str, seeds: int) -> Study:
     """Of one kind; erasures that the comparison of rivals has already are not done again."""
 
     def trials(base: Base, scale: Scale) -> list[Trial]:
-        chosen = concepts(kind, names[: 1 if scale.quick else None])
+        chosen = concepts(base, kind, names[: 1 if scale.quick else None])
         once = replace(scale, seeds=min(seeds, scale.seeds))
         return crossed(chosen, lambda c: {k: v for k, v in rivals.methods_for(base, c).items() if k in LABELS}, once)
 

@@ -14,10 +14,13 @@ from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import MethodSettings
 from advanchor.models.base import Base
 from advanchor.plan import Task, dump_plan, make_task
+from advanchor.pocket.world import OBJECTS, STYLES, people
+from advanchor.retained import encode_all, meaning
 from advanchor.runtime.drive import Place, drive
 from advanchor.runtime.status import View
 from advanchor.runtime.store import Store
 from advanchor.spec import BatchSpec, Resources
+from advanchor.text import fill
 from advanchor.training import TrainingSettings
 
 MODEL = "pocket"
@@ -78,10 +81,22 @@ class Study:
     explained: str = ""  # what the columns mean
 
 
-def concepts(kind: Any, names: Sequence[str]) -> list[Concept]:
-    """Of the gallery, with the prompts of their kind."""
+def concepts(base: Base, kind: Any, names: Sequence[str]) -> list[Concept]:
+    """Of the gallery, with the prompts of their kind, and with the concept that is most similar to each."""
     prompts = default_prompts(MODEL)
-    return [Concept(name=name, kind=kind).with_prompts(prompts) for name in names]
+    listed = [Concept(name=name, kind=kind).with_prompts(prompts) for name in names]
+    return [concept.model_copy(update={"similar": most_similar(base, concept)}) for concept in listed]
+
+
+def most_similar(base: Base, concept: Concept) -> str:
+    """The concept of the same kind whose prompts mean most alike to the text encoder; empty for the mark."""
+    groups = {"style": STYLES, "object": OBJECTS, "identity": tuple(person.name for person in people())}
+    others = [name for name in groups.get(concept.kind, ()) if name != concept.name]
+    if not others:
+        return ""
+    template = concept.templates[0]
+    own, *rest = meaning(encode_all(base, [fill(template, name) for name in (concept.name, *others)]))
+    return max(zip(others, rest, strict=True), key=lambda pair: float(pair[1] @ own))[0]
 
 
 def crossed(

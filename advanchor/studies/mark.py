@@ -31,7 +31,7 @@ EXPLAINED = (
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
-    return crossed(concepts("explicit", (MARK,)), lambda concept: rivals.methods_for(base, concept), scale)
+    return crossed(concepts(base, "explicit", (MARK,)), lambda concept: rivals.methods_for(base, concept), scale)
 
 
 def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:

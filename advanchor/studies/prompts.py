@@ -25,12 +25,12 @@ def with_shorter_prompts(concept: Concept) -> Concept:
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
-    listed = concepts("object", OBJECTS[:1] if scale.quick else OBJECTS)
+    listed = concepts(base, "object", OBJECTS[:1] if scale.quick else OBJECTS)
     found = []
     for label, given in ((SHORT, [with_shorter_prompts(concept) for concept in listed]), (LONG, listed)):
         found += crossed(
             given,
-            lambda concept, label=label: {label: rivals.guarded(base, concept)},
+            lambda concept, label=label: {label: rivals.guarded(concept)},
             Scale(seeds=1, quick=scale.quick),
         )
     return found

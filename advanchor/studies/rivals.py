@@ -8,8 +8,8 @@ from advanchor.concepts import Concept
 from advanchor.evaluation import EvaluationSettings
 from advanchor.methods import MethodSettings, adv_anchor, esd, fixed_anchor, guarded_anchor, speed, uce
 from advanchor.models.base import Base
-from advanchor.pocket.world import OBJECTS, STYLES, people
-from advanchor.retained import encode_all, meaning, own_vocabulary, sampled_prompts
+from advanchor.pocket.world import people
+from advanchor.retained import own_vocabulary, sampled_prompts
 from advanchor.studies.curves import COSTS, Curve, Point, at_ua, curve, estimate, mean_curve
 from advanchor.studies.lab import (
     Found,
@@ -25,7 +25,6 @@ from advanchor.studies.lab import (
     text,
     thousandths,
 )
-from advanchor.text import fill
 
 FOLDER = "comparison"
 TARGET_UA = 0.97
@@ -73,6 +72,9 @@ UCE: dict[str, tuple[Literal["last", "last_and_later"], bool]] = {  # likewise: 
     "explicit": ("last", False),
 }
 ANCHOR_LR = {"style": 1.5e-3, "object": 1.5e-3, "identity": 1.5e-3, "explicit": 3e-3}
+FROM_NEUTRAL: dict[str, Any] = {"start": "superclass", "anchor_steps": 5, "margin": 0.3, "anchor_lr": 3e-3}
+FROM_SIMILAR: dict[str, Any] = {"start": "similar", "anchor_steps": 10, "margin": 0.5, "anchor_lr": 3e-3}
+STARTED_SIMILAR = ("object", "identity")  # kinds whose search starts at the most similar concept
 
 
 def trained(concept: Concept, lr: float) -> dict[str, Any]:
@@ -91,59 +93,38 @@ def adversarial(concept: Concept, lr: float | None = None, **changed: Any) -> ad
     return adv_anchor.Settings(**trained(concept, lr or chosen_lr(LATER, concept)) | searched | changed)
 
 
-def guarded(base: Base, concept: Concept, lr: float | None = None, **changed: Any) -> guarded_anchor.Settings:
-    """Our method as it was tuned: objects start at the most similar one, all others at their neutral prompt."""
-    searched: dict[str, Any] = {"anchor_steps": 5, "anchor_lr": 3e-3}
-    if concept.kind == "object":
-        searched = from_similar(base, concept) | {"anchor_lr": 3e-3}
+def guarded(concept: Concept, lr: float | None = None, **changed: Any) -> guarded_anchor.Settings:
+    """Our method as it was tuned: where its search starts differs by kind."""
+    searched = FROM_SIMILAR if concept.kind in STARTED_SIMILAR else FROM_NEUTRAL
     return guarded_anchor.Settings(**trained(concept, lr or chosen_lr(OURS, concept)) | searched | changed)
 
 
-def from_similar(base: Base, concept: Concept) -> dict[str, Any]:
-    """A search from the most similar concept, which only has to take out what that one shares."""
-    return {"start": "similar", "start_concept": most_similar(base, concept), "anchor_steps": 10, "margin": 0.5}
-
-
-def trained_rows(base: Base, concept: Concept) -> dict[str, Callable[[float], MethodSettings]]:
+def trained_rows(concept: Concept) -> dict[str, Callable[[float], MethodSettings]]:
     """Every method that is trained, by its learning rate; towards a similar concept only where there is one."""
-    similar = most_similar(base, concept)
     found: dict[str, Callable[[float], MethodSettings]] = {
         SUPERCLASS: lambda lr: fixed_anchor.Settings(**trained(concept, lr)),
         "esd": lambda lr: esd.Settings(**trained(concept, lr)),
         PAPER: lambda lr: adversarial(concept, lr, perturb_tokens="concept"),
         LATER: lambda lr: adversarial(concept, lr),
-        OURS: lambda lr: guarded(base, concept, lr),
+        OURS: lambda lr: guarded(concept, lr),
     }
-    if similar:
-        found[SIMILAR] = lambda lr: fixed_anchor.Settings(
-            **trained(concept, lr), anchor="concept", anchor_concept=similar
-        )
+    if concept.similar:
+        found[SIMILAR] = lambda lr: fixed_anchor.Settings(**trained(concept, lr), anchor="concept")
     return found
 
 
 def methods_for(base: Base, concept: Concept) -> dict[str, MethodSettings]:
     """The rows of the table for one concept: every method as it was tuned, and ours without its search."""
-    found = {label: make(chosen_lr(label, concept)) for label, make in trained_rows(base, concept).items()}
+    found = {label: make(chosen_lr(label, concept)) for label, make in trained_rows(concept).items()}
     tokens, preserved = UCE[concept.kind]
     found["uce"] = uce.Settings(tokens=tokens, preserve=preserved_prompts(base, concept) if preserved else ())
     found["speed"] = speed.Settings(**SPEED[concept.kind])
-    return found | {NO_SEARCH: guarded(base, concept, anchor_steps=0)}
-
-
-def most_similar(base: Base, concept: Concept) -> str | None:
-    """The concept of the same kind whose prompts mean most alike to the text encoder; the mark has none."""
-    groups = {"style": STYLES, "object": OBJECTS, "identity": tuple(person.name for person in people())}
-    others = [name for name in groups.get(concept.kind, ()) if name != concept.name]
-    if not others:
-        return None
-    template = concept.templates[0]
-    own, *rest = meaning(encode_all(base, [fill(template, name) for name in (concept.name, *others)]))
-    return max(zip(others, rest, strict=True), key=lambda pair: float(pair[1] @ own))[0]
+    return found | {NO_SEARCH: guarded(concept, anchor_steps=0)}
 
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
     kinds = ("style",) if scale.quick else KINDS
-    listed = [c for kind in kinds for c in concepts(kind, TEST_CONCEPTS[kind][: scale.per_kind])]
+    listed = [c for kind in kinds for c in concepts(base, kind, TEST_CONCEPTS[kind][: scale.per_kind])]
     return crossed(listed, lambda concept: methods_for(base, concept), scale)
 
 

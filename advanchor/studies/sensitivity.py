@@ -118,7 +118,7 @@ def labelled(concept: Concept, base: Base) -> dict[str, MethodSettings]:
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
     kinds = ("style",) if scale.quick else rivals.TEST_CONCEPTS
-    listed = [c for kind in kinds for c in concepts(kind, rivals.TEST_CONCEPTS[kind][:1])]
+    listed = [c for kind in kinds for c in concepts(base, kind, rivals.TEST_CONCEPTS[kind][:1])]
     return crossed(listed, lambda concept: labelled(concept, base), Scale(scale.per_kind, 1, scale.quick))
 
 

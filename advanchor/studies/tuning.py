@@ -9,14 +9,15 @@ from advanchor.models.base import Base
 from advanchor.studies import rivals
 from advanchor.studies.lab import Scale, Study, Trial, concepts, crossed
 
+FROM_NEUTRAL, FROM_SIMILAR = f"{rivals.OURS} from the neutral prompt", f"{rivals.OURS} from the similar concept"
 PARTS: dict[str, dict[str, Any]] = {  # of our method, each taken out
     rivals.NO_SEARCH: {"anchor_steps": 0},
     "no margin": {"margin": 0.0},
     "no drift": {"drift": 0.0},
     "not beyond the anchor": {"beyond": 0.0},
     "no guard": {"retain_weight": 0.0},
-    "from the concept": {"start": "own", "start_concept": None},
-    "from the neutral prompt": {"start": "superclass", "start_concept": None},
+    "from the concept": {"start": "own"},
+    "from the neutral prompt": {"start": "superclass"},
 }
 
 
@@ -40,14 +41,12 @@ def ablation(base: Base, scale: Scale) -> list[Trial]:
     """Our method, and without each of its parts."""
 
     def rows_for(concept: Concept) -> dict[str, MethodSettings]:
-        whole = rivals.guarded(base, concept)
-        parts: dict[str, MethodSettings] = {
-            part: rivals.guarded(base, concept, **changed) for part, changed in PARTS.items()
-        }
+        whole = rivals.guarded(concept)
+        parts: dict[str, MethodSettings] = {part: rivals.guarded(concept, **changed) for part, changed in PARTS.items()}
         return {rivals.OURS: whole, **{part: settings for part, settings in parts.items() if settings != whole}}
 
     kinds = ("style",) if scale.quick else rivals.KINDS
-    listed = [c for kind in kinds for c in concepts(kind, rivals.TEST_CONCEPTS[kind][: min(2, scale.per_kind)])]
+    listed = [c for kind in kinds for c in concepts(base, kind, rivals.TEST_CONCEPTS[kind][: min(2, scale.per_kind)])]
     return crossed(listed, rows_for, replace(scale, seeds=1))
 
 
@@ -55,18 +54,16 @@ def tuning(base: Base, scale: Scale) -> list[Trial]:
     """On validation concepts: every trained method with every learning rate, closed forms with other settings."""
 
     def tried(concept: Concept) -> dict[str, MethodSettings]:
-        rows = rivals.trained_rows(base, concept)
-        if concept.kind == "object":
-            neutral = {"start": "superclass", "start_concept": None, "anchor_steps": 5, "margin": 0.3}
-            rows[f"{rivals.OURS} from the neutral prompt"] = lambda lr: rivals.guarded(base, concept, lr, **neutral)
-        elif rivals.most_similar(base, concept):
-            similar = rivals.from_similar(base, concept)
-            rows[f"{rivals.OURS} from the similar concept"] = lambda lr: rivals.guarded(base, concept, lr, **similar)
+        rows = rivals.trained_rows(concept)
+        if concept.kind in rivals.STARTED_SIMILAR:
+            rows[FROM_NEUTRAL] = lambda lr: rivals.guarded(concept, lr, **rivals.FROM_NEUTRAL)
+        elif concept.similar:
+            rows[FROM_SIMILAR] = lambda lr: rivals.guarded(concept, lr, **rivals.FROM_SIMILAR)
         found = {f"{label}, lr {lr:g}": make(lr) for label, make in rows.items() for lr in rivals.LRS}
         return found | closed_forms(base, concept)
 
     kinds = ("style",) if scale.quick else rivals.KINDS
-    listed = [c for kind in kinds for c in concepts(kind, rivals.VALIDATION[kind][: scale.per_kind])]
+    listed = [c for kind in kinds for c in concepts(base, kind, rivals.VALIDATION[kind][: scale.per_kind])]
     return crossed(listed, tried, replace(scale, seeds=1))
 
 

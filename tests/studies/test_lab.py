@@ -1,6 +1,7 @@
 """Tables and trials of studies."""
 
 from advanchor.methods import fixed_anchor, uce
+from advanchor.models import load
 from advanchor.studies.lab import (
     Found,
     Scale,
@@ -43,7 +44,7 @@ def test_rows_of_another_make_have_a_table_of_their_own_and_empty_columns_go() -
 
 def test_every_concept_meets_every_setting_and_seed_but_what_draws_nothing_is_done_once() -> None:
     rows = {"trained": fixed_anchor.Settings(), "solved": uce.Settings()}
-    found = crossed(concepts("style", ("striped", "solid")), lambda _: rows, Scale(seeds=3))
+    found = crossed(concepts(load("pocket"), "style", ("striped", "solid")), lambda _: rows, Scale(seeds=3))
     assert [(t.concept.name, t.label, t.seed) for t in found if t.label == "solved"] == [
         ("striped", "solved", 0), ("solid", "solved", 0),
     ]  # fmt: skip
@@ -51,6 +52,6 @@ def test_every_concept_meets_every_setting_and_seed_but_what_draws_nothing_is_do
 
 
 def test_an_erasure_that_two_rows_share_has_taken_its_time_once() -> None:
-    trial = Trial("row", concepts("style", ("striped",))[0], uce.Settings(), 0)
+    trial = Trial("row", concepts(load("pocket"), "style", ("striped",))[0], uce.Settings(), 0)
     results = [{"task": name, "seconds": {"erasing": 1.5, "evaluating": 2.0}} for name in ("a", "b", "a")]
     assert effort([Found(trial, result, bytes) for result in results]) == (2, 7.0)

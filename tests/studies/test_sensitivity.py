@@ -87,7 +87,7 @@ def test_tokens_and_their_complement_share_the_delta(base: Base, delta: dict[str
 
 def test_an_exam_that_asks_the_same_twice_is_examined_once(gallery_probe: Probe) -> None:
     """People's exams repeat their prompts, whose pictures are made once: the tokens must be theirs."""
-    (concept,) = concepts("identity", ("mira morwin",))
+    (concept,) = concepts(gallery_probe.base, "identity", ("mira morwin",))
     names = gallery_probe.base.unet.state_dict()
     nothing = {name: torch.zeros_like(w) for name, w in names.items() if name.endswith("attn2.to_v.weight")}
     found = Found(Trial("", concept, fixed_anchor.Settings(), 0), {}, lambda: pack(nothing, {}))

@@ -10,7 +10,7 @@ from advanchor.cli import app
 from advanchor.models import load
 from advanchor.studies import STUDIES
 from advanchor.studies.lab import concepts
-from advanchor.studies.rivals import SIMILAR, TEST_CONCEPTS, methods_for, most_similar
+from advanchor.studies.rivals import SIMILAR, TEST_CONCEPTS, methods_for
 
 
 def study(folder: Path, *options: str) -> str:
@@ -54,7 +54,6 @@ def test_an_unknown_study_is_named_with_the_choices() -> None:
 def test_the_similar_concept_is_another_of_the_same_kind() -> None:
     base = load("pocket")
     for kind, names in TEST_CONCEPTS.items():
-        (concept,) = concepts(kind, names[:1])
-        similar = most_similar(base, concept)
-        assert (similar is None) == (kind == "explicit") == (SIMILAR not in methods_for(base, concept))
-        assert similar != concept.name
+        (concept,) = concepts(base, kind, names[:1])
+        assert (not concept.similar) == (kind == "explicit") == (SIMILAR not in methods_for(base, concept))
+        assert concept.similar != concept.name
