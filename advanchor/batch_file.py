@@ -136,7 +136,8 @@ def read_concepts(path: Path, where: str, problems: list[str]) -> list[Concept]:
     concepts = []
     for line, row in rows:
         try:
-            concepts.append(Concept(name=row["name"], kind=row["kind"], similar=row.get("similar") or ""))  # type: ignore[arg-type]
+            known = {"name": row["name"], "kind": row["kind"], "similar": row.get("similar") or ""}
+            concepts.append(Concept.model_validate(known))
         except ValidationError as error:
             for details in error.errors():
                 problems.append(f"{path}:{line}: {'.'.join(map(str, details['loc']))}: {reason(details, KINDS)}")

@@ -49,7 +49,7 @@ class PresetEntry(Section):
 
 
 class FileEntry(Section):
-    """Concepts from a table with the columns name, kind and, if it likes, similar."""
+    """Concepts from a table with the columns name, kind and, where there is one, similar."""
 
     source: Path = Field(alias="from", description="CSV file, relative to the batch file")
 

@@ -40,13 +40,8 @@ def anchor_conditioning(context: Context, anchor: str, anchor_concept: str | Non
         case "empty":
             return context.encode([""] * len(context.prompts))
         case "concept":
-            return context.encode(
-                [
-                    fill(template, anchor_concept or concept.similar)
-                    for concept in context.concepts
-                    for template in concept.templates
-                ]
-            )
+            named = ((anchor_concept or concept.similar, concept.templates) for concept in context.concepts)
+            return context.encode([fill(template, name) for name, templates in named for template in templates])
     raise ValueError(f"no anchor {anchor!r}")
 
 
