@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,10 +12,17 @@ from rich.console import Console
 from advanchor import studies
 from advanchor.cli import common, live
 
+if TYPE_CHECKING:
+    from advanchor.studies import lab
+
+ALL = "all"
+
 
 def study(
-    name: Annotated[str, typer.Argument(help=f"Which study: {', '.join(studies.STUDIES)}.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for page, figures and plot.")] = Path(
+    name: Annotated[
+        str, typer.Argument(help=f"Which study: {', '.join(studies.STUDIES)}; {ALL}: each of them.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for pages, figures and plots.")] = Path(
         "docs/studies"
     ),
     runs: Annotated[Path, typer.Option(help="Folder for the runs; what is there is not done again.")] = Path(
@@ -33,41 +40,55 @@ def study(
     from advanchor.explain import choice
     from advanchor.runtime.drive import ClusterError
 
-    if name not in studies.STUDIES:
-        common.fail(f"study {choice(name, studies.STUDIES)}")
+    if name not in (*studies.STUDIES, ALL):
+        common.fail(f"study {choice(name, (*studies.STUDIES, ALL))}")
     try:
         import matplotlib
     except ImportError:
         common.fail("matplotlib is missing, which draws the plots: pip install 'advanchor[studies]'")
     matplotlib.use("Agg")
+
+    from advanchor.studies import lab
+
+    base, scale = models.load(lab.MODEL), lab.Scale(per_kind, seeds, quick)
+    console = Console(stderr=True)
+    done: list[lab.Found] = []
+    output.mkdir(parents=True, exist_ok=True)
+    for one in studies.STUDIES if name == ALL else (name,):
+        chosen: lab.Study = studies.load(one)
+        command = f"advanchor {shlex.join(one if word == ALL else word for word in sys.argv[1:])}"
+        try:
+            with common.user_errors(), live.progress(as_json, console) as view:
+                trials = chosen.trials(base, scale)
+                found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, scale), view, local=local)
+        except (ClusterError, RuntimeError) as error:
+            common.fail(str(error), common.SOME_FAILED)
+        except KeyboardInterrupt:
+            raise typer.Exit(common.INTERRUPTED) from None
+        rows = chosen.rows(base, found, scale)
+        page = write(output / one, chosen, command, found, rows)
+        print(json.dumps(rows, indent=2) if as_json else page)
+        done += found
+    if name == ALL:
+        console.print(f"All of it: {lab.spent(done)}", highlight=False)
+
+
+def write(path: Path, chosen: "lab.Study", command: str, found: "list[lab.Found]", rows: "list[lab.Row]") -> str:
+    """The page PATH.md, which is returned, the figures PATH.json and the plot PATH.png."""
     from matplotlib import pyplot
 
     from advanchor.studies import lab
 
-    chosen: lab.Study = studies.load(name)
-    base, scale = models.load(lab.MODEL), lab.Scale(per_kind, seeds, quick)
-    console = Console(stderr=True)
-    try:
-        with common.user_errors(), live.progress(as_json, console) as view:
-            trials = chosen.trials(base, scale)
-            found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, scale), view, local=local)
-    except (ClusterError, RuntimeError) as error:
-        common.fail(str(error), common.SOME_FAILED)
-    except KeyboardInterrupt:
-        raise typer.Exit(common.INTERRUPTED) from None
-    output.mkdir(parents=True, exist_ok=True)
-    rows = chosen.rows(base, found, scale)
-    command = f"advanchor {shlex.join(sys.argv[1:])}"
-    head = f"# {chosen.title}\n\n    {command}\n\n![]({name}.png)\n"
-    erasures, seconds = lab.effort(found)
-    spent = f"{erasures} erasures: {seconds / 60:.0f} minutes of ranks, evaluation included."
-    page = f"{head}\n{chosen.explained}\n\n{lab.tables(rows, chosen.columns)}\n{spent}\n"
-    (output / f"{name}.md").write_text(page)
+    head = f"# {chosen.title}\n\n    {command}\n\n![]({path.name}.png)\n"
+    page = f"{head}\n{chosen.explained}\n\n{lab.tables(rows, chosen.columns)}\n{lab.spent(found)}\n"
+    path.with_suffix(".md").write_text(page)
     lines = ",\n".join(json.dumps(row) for row in rows)  # a row per line, to be compared
-    (output / f"{name}.json").write_text(
+    seconds = lab.effort(found)[1]
+    path.with_suffix(".json").write_text(
         f'{{"command": {json.dumps(command)}, "rank_seconds": {seconds:.0f}, "rows": [\n{lines}\n]}}\n'
     )
     figure = pyplot.figure(layout="constrained")
     chosen.plot(rows, figure)
-    figure.savefig(output / f"{name}.png", dpi=100)
-    print(json.dumps(rows, indent=2) if as_json else page)
+    figure.savefig(path.with_suffix(".png"), dpi=100)
+    pyplot.close(figure)
+    return page

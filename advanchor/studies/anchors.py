@@ -171,7 +171,7 @@ ANCHORS = Study(
     rows,
     COLUMNS,
     plot,
-    "anchors",
+    "settings",
     "Similarity: cosine of the two prompts' meanings to the text encoder. Correlations: Spearman's, of ranks within a\n"
     "concept's own anchors, with 95 % intervals. Dotted lines in the plot: the searched anchor.",
 )

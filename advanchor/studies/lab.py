@@ -167,8 +167,13 @@ def run(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings, vie
 
 def effort(found: Sequence[Found]) -> tuple[int, float]:
     """How many erasures the trials are, and the seconds that ranks spent on erasing and evaluating them."""
-    results = {one.result["task"]: one.result for one in found}.values()
+    results = {(one.result["task"], one.result["scores_key"]): one.result for one in found}.values()
     return len(results), sum(sum(result["seconds"].values()) for result in results)
+
+
+def spent(found: Sequence[Found]) -> str:
+    erasures, seconds = effort(found)
+    return f"{erasures} erasures: {seconds / 60:.0f} minutes of ranks, evaluation included."
 
 
 # --- how tables are written
