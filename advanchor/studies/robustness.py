@@ -22,6 +22,9 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
         found = {label: own for label, own in rivals.methods_for(base, concept).items() if label in LABELS}
         for weight in WEAKER_GUARDS:
             found[f"{rivals.OURS}, retain_weight {weight:g}"] = rivals.guarded(concept, retain_weight=weight)
+        if concept.kind in rivals.STARTED_SIMILAR:
+            wide = rivals.FROM_NEUTRAL | {"retain_weight": 0.0}
+            found[f"{rivals.OURS}, retain_weight 0, from the neutral prompt"] = rivals.guarded(concept, **wide)
         return found
 
     return crossed(listed, chosen, Scale(scale.per_kind, 1, scale.quick))
