@@ -77,7 +77,7 @@ def start_cluster(address: str, options: argparse.Namespace) -> None:
     head = ["--head", f"--port={options.port}", "--num-cpus=0", "--num-gpus=0", *dashboard]
     start_node("head", "127.0.0.2", head, options)
     wait_for_port(options.port)
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    connect(address)
     try:
         for i in range(1, options.nodes + 1):
             offers = [f"--address={address}", f"--num-cpus={options.cpus}", f"--num-gpus={options.gpus}"]
@@ -89,6 +89,21 @@ def start_cluster(address: str, options: argparse.Namespace) -> None:
                 time.sleep(0.2)
     finally:
         ray.shutdown()
+
+
+def connect(address: str) -> None:
+    """Join as a driver; the head answers on its port a little before it knows itself as a node."""
+    import ray
+
+    deadline = time.time() + START_S
+    while True:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            return
+        except (ConnectionError, RuntimeError):
+            if time.time() > deadline or not living():
+                raise
+            time.sleep(0.2)
 
 
 def start_node(name: str, ip: str, arguments: list[str], options: argparse.Namespace) -> None:
