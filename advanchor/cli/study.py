@@ -3,6 +3,8 @@
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,9 +38,31 @@ def study(
 ) -> None:
     """Run a study and write NAME.md, NAME.json and NAME.png. Running it again only writes them."""
     common.quiet()
+    check(name)
     from advanchor import models
+    from advanchor.studies import lab
+
+    base, scale = models.load(lab.MODEL), lab.Scale(per_kind, seeds, quick)
+    console = Console(stderr=True)
+    done: list[lab.Found] = []
+    output.mkdir(parents=True, exist_ok=True)
+    for one in studies.STUDIES if name == ALL else (name,):
+        chosen: lab.Study = studies.load(one)
+        with ends(), live.progress(as_json, console) as view:
+            trials = chosen.trials(base, scale)
+            found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, scale), view, local=local)
+        rows = chosen.rows(base, found, scale)
+        command = f"advanchor {shlex.join(one if word == ALL else word for word in sys.argv[1:])}"
+        page = write(output / one, chosen, command, found, rows)
+        print(json.dumps(rows, indent=2) if as_json else page)
+        done += found
+    if name == ALL:
+        console.print(f"All of it: {lab.spent(done)}", highlight=False)
+
+
+def check(name: str) -> None:
+    """End the program if there is no such study, or nothing that draws."""
     from advanchor.explain import choice
-    from advanchor.runtime.drive import ClusterError
 
     if name not in (*studies.STUDIES, ALL):
         common.fail(f"study {choice(name, (*studies.STUDIES, ALL))}")
@@ -48,29 +72,19 @@ def study(
         common.fail("matplotlib is missing, which draws the plots: pip install 'advanchor[studies]'")
     matplotlib.use("Agg")
 
-    from advanchor.studies import lab
 
-    base, scale = models.load(lab.MODEL), lab.Scale(per_kind, seeds, quick)
-    console = Console(stderr=True)
-    done: list[lab.Found] = []
-    output.mkdir(parents=True, exist_ok=True)
-    for one in studies.STUDIES if name == ALL else (name,):
-        chosen: lab.Study = studies.load(one)
-        command = f"advanchor {shlex.join(one if word == ALL else word for word in sys.argv[1:])}"
-        try:
-            with common.user_errors(), live.progress(as_json, console) as view:
-                trials = chosen.trials(base, scale)
-                found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, scale), view, local=local)
-        except (ClusterError, RuntimeError) as error:
-            common.fail(str(error), common.SOME_FAILED)
-        except KeyboardInterrupt:
-            raise typer.Exit(common.INTERRUPTED) from None
-        rows = chosen.rows(base, found, scale)
-        page = write(output / one, chosen, command, found, rows)
-        print(json.dumps(rows, indent=2) if as_json else page)
-        done += found
-    if name == ALL:
-        console.print(f"All of it: {lab.spent(done)}", highlight=False)
+@contextmanager
+def ends() -> Iterator[None]:
+    """A run that fails or is interrupted ends the program in words."""
+    from advanchor.runtime.drive import ClusterError
+
+    try:
+        with common.user_errors():
+            yield
+    except (ClusterError, RuntimeError) as error:
+        common.fail(str(error), common.SOME_FAILED)
+    except KeyboardInterrupt:
+        raise typer.Exit(common.INTERRUPTED) from None
 
 
 def write(path: Path, chosen: "lab.Study", command: str, found: "list[lab.Found]", rows: "list[lab.Row]") -> str:
