@@ -51,7 +51,10 @@ def ablation(base: Base, scale: Scale) -> list[Trial]:
 
 
 def tuning(base: Base, scale: Scale) -> list[Trial]:
-    """On validation concepts: every trained method with every learning rate, closed forms with other settings."""
+    """Every trained method with every learning rate, closed forms with other settings, on validation concepts.
+
+    Of a kind that has only one of these, it is erased as often as others have concepts.
+    """
 
     def tried(concept: Concept) -> dict[str, MethodSettings]:
         rows = rivals.trained_rows(concept)
@@ -62,9 +65,11 @@ def tuning(base: Base, scale: Scale) -> list[Trial]:
         found = {f"{label}, lr {lr:g}": make(lr) for label, make in rows.items() for lr in rivals.LRS}
         return found | closed_forms(base, concept)
 
-    kinds = ("style",) if scale.quick else rivals.KINDS
-    listed = [c for kind in kinds for c in concepts(base, kind, rivals.VALIDATION[kind][: scale.per_kind])]
-    return crossed(listed, tried, replace(scale, seeds=1))
+    found: list[Trial] = []
+    for kind in ("style",) if scale.quick else rivals.KINDS:
+        listed = concepts(base, kind, rivals.VALIDATION[kind][: scale.per_kind])
+        found += crossed(listed, tried, replace(scale, seeds=max(scale.seeds // len(listed), 1)))
+    return found
 
 
 TUNING = Study(
