@@ -11,6 +11,7 @@ from advanchor import models
 from advanchor.diffusion import unet_output
 from advanchor.evaluation import EvaluationSettings
 from advanchor.evaluation.attacks import BATCH_SIZE, NUM_PICTURES, TRIED_ON
+from advanchor.methods import hardened_anchor
 from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.plan import Task, is_scored
 from advanchor.spec import BatchSpec
@@ -29,6 +30,10 @@ def training_rows(task: Task) -> float:
     rows += s.steps * s.batch_size * (2 + 2 * (1 + BACKWARD) + 1)  # constants, student on two prompts, target
     if isinstance(s, AdvAnchorSettings):
         rows += s.steps * s.batch_size * s.anchor_steps * (1 + BACKWARD)
+    if isinstance(s, hardened_anchor.Settings):
+        rows += (
+            s.rounds * s.batch_size * (s.attacks * s.attack_steps + s.round_steps * (s.attacks + 3)) * (1 + BACKWARD)
+        )
     return rows
 
 

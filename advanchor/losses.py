@@ -22,11 +22,6 @@ def adv2(eps_anchor: Tensor, eps_concept: Tensor, eps_neutral: Tensor) -> Tensor
     return mean((eps_anchor - eps_neutral) * (eps_concept - eps_neutral))
 
 
-def erase(eps_student: Tensor, eps_target: Tensor) -> Tensor:
-    """MSE( eps(x_t, e_c), target ): the student's concept becomes the teacher's target."""
-    return mean((eps_student - eps_target).square())
-
-
-def preserve(eps_student: Tensor, eps_teacher: Tensor) -> Tensor:
-    """MSE( eps(x_t, e_n), eps0(x_t, e_n) ): on the neutral prompt the student stays the teacher."""
-    return mean((eps_student - eps_teacher).square())
+def mse(eps: Tensor, wanted: Tensor) -> Tensor:
+    """MSE( eps, wanted ): of the student's concept and its target, of a neutral prompt and what the teacher says."""
+    return mean((eps - wanted).square())

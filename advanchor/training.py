@@ -65,6 +65,7 @@ class Batch:
     timesteps: Tensor  # (concepts, B)
     templates: Tensor  # (concepts, B) which row of the pack's embeddings: a template of the concept's own
     concepts: list[int]  # which of the pack's
+    noise: Tensor | None = None  # (concepts, B, C, h, w) what was added to x_0, where it is known
     constants: dict[str, Tensor] = field(default_factory=dict)  # prompt set -> eps0 (concepts, B, C, h, w)
 
     def of(self, concepts: list[int]) -> "Batch":
@@ -73,7 +74,8 @@ class Batch:
             return self
         kept = [self.concepts.index(number) for number in concepts]
         constants = {name: eps0[kept] for name, eps0 in self.constants.items()}
-        return Batch(self.noisy_latents[kept], self.timesteps[kept], self.templates[kept], concepts, constants)
+        noise = None if self.noise is None else self.noise[kept]
+        return Batch(self.noisy_latents[kept], self.timesteps[kept], self.templates[kept], concepts, noise, constants)
 
 
 Report = Callable[[str, int, int, float], None]  # phase, step, of how many, loss; may raise to stop the task
@@ -141,35 +143,38 @@ class Context:
             cache=self.cache,
         )
 
-    def batches(self, settings: TrainingSettings, latents: Tensor, sweep: int = 0) -> list[Batch]:
-        """The draws of one sweep, one per student step: t uniform; the same global plan on every number of ranks.
+    def batches(
+        self, settings: TrainingSettings, latents: Tensor, sweep: int | str = 0, earliest: float = 0.0
+    ) -> list[Batch]:
+        """The draws of one sweep, one per student step; the same global plan on every number of ranks.
 
-        `latents`: (concepts, num_latents, C, h, w).
+        `latents`: (concepts, num_latents, C, h, w); t is uniform over the schedule, from a share of it on.
         """
-        plans = [self.plan(number, settings, own, sweep) for number, own in enumerate(latents)]
+        plans = [self.plan(number, settings, own, sweep, earliest) for number, own in enumerate(latents)]
         everyone = list(range(len(plans)))
         drawn = []
         for draws in zip(*plans, strict=True):
-            noisy, timesteps, templates = map(torch.stack, zip(*draws, strict=True))
-            drawn.append(Batch(noisy, timesteps, templates, everyone))
+            noisy, timesteps, templates, noise = map(torch.stack, zip(*draws, strict=True))
+            drawn.append(Batch(noisy, timesteps, templates, everyone, noise))
         return drawn
 
     def plan(
-        self, number: int, settings: TrainingSettings, latents: Tensor, sweep: int
-    ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """One concept's x_t, t and rows of templates for every step, this rank's B of each."""
+        self, number: int, settings: TrainingSettings, latents: Tensor, sweep: int | str, earliest: float
+    ) -> list[tuple[Tensor, ...]]:
+        """One concept's x_t, t, rows of templates and noise for every step, this rank's B of each."""
         generator = torch.Generator().manual_seed(derived_seed(self.seeds[number], "batches", sweep))
         mine = shard(settings.batch_size, self.engine.rank, self.engine.world_size)
         num_templates, drawn = len(self.concepts[number].templates), []
+        last = self.base.schedule.num_train_timesteps
         for _ in range(settings.steps):
             size = (settings.batch_size,)
             images = torch.randint(len(latents), size, generator=generator)[mine].to(latents.device)
-            timesteps = torch.randint(self.base.schedule.num_train_timesteps, size, generator=generator)[mine]
+            timesteps = torch.randint(int(earliest * last), last, size, generator=generator)[mine]
             templates = torch.randint(num_templates, size, generator=generator)[mine].to(latents.device)
             noise = torch.randn(*size, *latents.shape[1:], generator=generator)[mine].to(latents.device)
             timesteps = timesteps.to(latents.device)
             noisy = add_noise(self.base.schedule, latents[images], noise, timesteps)
-            drawn.append((noisy, timesteps, self.spans[number].start + templates))
+            drawn.append((noisy, timesteps, self.spans[number].start + templates, noise))
         return drawn
 
     def predict(self, batch: Batch, *conditionings: Conditioning) -> tuple[Tensor, ...]:
@@ -193,31 +198,40 @@ class Context:
         return batch.constants
 
 
+@dataclass(frozen=True)
+class Term:
+    """A part of the student's loss: weight * MSE( eps(x_t, e), wanted )."""
+
+    conditioning: Conditioning  # e, rows of (concepts, B)
+    wanted: Tensor  # (concepts, B, C, h, w)
+    weight: float = 1.0
+
+
 def fit(
     context: Context,
     settings: TrainingSettings,
     batches: Iterable[Batch],
     target: Callable[[Batch], Tensor],  # a batch -> what the student is to predict for the concepts
+    further: Callable[[Batch, Tensor], Sequence[Term]] = lambda batch, wanted: (),
 ) -> list[Erasure]:
     """Fine-tune the student, one step per batch, on each concept's
 
-    L = MSE( eps(x_t, e_c), target ) + preserve_weight * MSE( eps(x_t, e_n), eps0(x_t, e_n) ).
+    L = MSE( eps(x_t, e_c), target ) + preserve_weight * MSE( eps(x_t, e_n), eps0(x_t, e_n) ) + further terms.
 
     The concepts' losses are summed, so that each one's gradient is what it is alone.
     """
     loss = torch.zeros(len(context.concepts))
     for step, batch in enumerate(batches):
         wanted = target(batch)
-        e_c, e_n = context.e_c.rows(batch.templates), context.e_n.rows(batch.templates)
+        terms = [Term(context.e_c.rows(batch.templates), wanted)]
         if settings.preserve_weight:
             eps0_n = context.teacher_constants(batch, {"neutral": context.e_n})["neutral"]
-            with context.student():
-                eps_c, eps_n = context.predict(batch, e_c, e_n)
-            loss = losses.erase(eps_c, wanted) + settings.preserve_weight * losses.preserve(eps_n, eps0_n)
-        else:
-            with context.student():
-                (eps_c,) = context.predict(batch, e_c)
-            loss = losses.erase(eps_c, wanted)
+            terms.append(Term(context.e_n.rows(batch.templates), eps0_n, settings.preserve_weight))
+        terms += further(batch, wanted)
+        with context.student():
+            predicted = context.predict(batch, *(term.conditioning for term in terms))
+        parts = [term.weight * losses.mse(eps, term.wanted) for eps, term in zip(predicted, terms, strict=True)]
+        loss = torch.stack(parts).sum(0)
         context.engine.backward(loss.sum())
         context.engine.step()
         context.report("student", step + 1, settings.steps, float(loss.detach().mean()))

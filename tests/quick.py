@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from advanchor.methods import adv_anchor, control, esd, fixed_anchor, guarded_anchor, speed, uce
+from advanchor.methods import adv_anchor, control, esd, fixed_anchor, guarded_anchor, hardened_anchor, speed, uce
 
 STEPS, ANCHOR_STEPS, LATENT_STEPS, NUM_LATENTS, BATCH_SIZE = 2, 3, 2, 3, 2
 QUICK: dict[str, Any] = {
@@ -18,6 +18,9 @@ def adv(**settings: Any) -> adv_anchor.Settings:
 SETTINGS: dict[str, Any] = {  # quick ones, a row for every method
     "adv_anchor": adv(),
     "guarded_anchor": guarded_anchor.Settings(**QUICK_ANCHOR | {"anchor_lr": 1e-2, "retain_prompts": 20}),
+    "hardened_anchor": hardened_anchor.Settings(
+        **QUICK_ANCHOR, anchor_lr=1e-2, retain_prompts=20, rounds=2, round_steps=1, attack_steps=2
+    ),
     "fixed_anchor": fixed_anchor.Settings(**QUICK),
     "esd": esd.Settings(**QUICK, partial_steps=3),
     "uce": uce.Settings(),

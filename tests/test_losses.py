@@ -29,14 +29,10 @@ def test_adv2_is_zero_for_the_neutral_prompt_as_anchor() -> None:
     assert losses.adv2(eps(1, 1), eps(2, 5), eps(1, 1)).item() == 0.0
 
 
-def test_erase_is_the_mean_squared_error() -> None:
-    # ((1 - 3)^2 + (2 - 2)^2) / 2 = 2
-    assert losses.erase(eps(1, 2), eps(3, 2)).item() == 2.0
-
-
-def test_preserve_is_the_mean_squared_error() -> None:
-    # ((0 - 1)^2 + (2 + 1)^2) / 2 = 5
-    assert losses.preserve(eps(0, 2), eps(1, -1)).item() == 5.0
+def test_mse_is_the_mean_squared_error_of_each_concept() -> None:
+    # ((1 - 3)^2 + (2 - 2)^2) / 2 = 2 and ((0 - 1)^2 + (2 + 1)^2) / 2 = 5
+    first, second = torch.cat([eps(1, 2), eps(0, 2)]), torch.cat([eps(3, 2), eps(1, -1)])
+    assert losses.mse(first, second).tolist() == [2.0, 5.0]
 
 
 # alpha_bar 0.36 has sqrt 0.6 and sqrt(1 - 0.36) = 0.8; alpha_bar 0.64 has them the other way round

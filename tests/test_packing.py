@@ -11,7 +11,7 @@ from advanchor import methods, models
 from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import TorchEngine
-from advanchor.methods import adv_anchor, esd, fixed_anchor
+from advanchor.methods import adv_anchor, esd, fixed_anchor, hardened_anchor
 from advanchor.methods.adv_anchor import Anchor
 from advanchor.models.base import Base
 from advanchor.packing import activation_bytes, bytes_per_concept, cheapest, choose_pack_size, pack_key
@@ -53,6 +53,9 @@ VARIANTS: dict[str, TrainingSettings] = {
     "empty anchor": fixed_anchor.Settings(**QUICK, anchor="empty"),
     "another concept as anchor": fixed_anchor.Settings(**QUICK, anchor="concept", anchor_concept="circle"),
     "what each is similar to": fixed_anchor.Settings(**QUICK, anchor="concept"),
+    "soft prompts": hardened_anchor.Settings(
+        **QUICK, anchor_steps=2, anchor_lr=1e-2, retain_prompts=20, rounds=2, round_steps=2, attack_steps=3
+    ),
 }  # fmt: skip
 
 

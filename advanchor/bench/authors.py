@@ -72,7 +72,7 @@ def erase(
         with torch.no_grad():
             eps0_n, eps0_a = eps(teacher, e_n), eps(teacher, e_a(e_adv))
         eps_n, eps_c = eps(student, e_n), eps(student, e_c)
-        loss = losses.erase(eps_c, eps0_a) + settings.preserve_weight * losses.preserve(eps_n, eps0_n)
+        loss = losses.mse(eps_c, eps0_a) + settings.preserve_weight * losses.mse(eps_n, eps0_n)
         if zeroed:
             optimizer.zero_grad()
         loss.sum().backward()

@@ -6,12 +6,23 @@ from typing import Annotated
 from pydantic import Field
 
 from advanchor.concepts import Concept
-from advanchor.methods import adv_anchor, control, esd, fixed_anchor, guarded_anchor, retune, speed, uce
+from advanchor.methods import (
+    adv_anchor,
+    control,
+    esd,
+    fixed_anchor,
+    guarded_anchor,
+    hardened_anchor,
+    retune,
+    speed,
+    uce,
+)
 from advanchor.training import Context, Erasure
 
 METHODS: dict[str, ModuleType] = {
     "adv_anchor": adv_anchor,
     "guarded_anchor": guarded_anchor,
+    "hardened_anchor": hardened_anchor,
     "fixed_anchor": fixed_anchor,
     "esd": esd,
     "uce": uce,
@@ -22,6 +33,7 @@ METHODS: dict[str, ModuleType] = {
 MethodSettings = Annotated[
     adv_anchor.Settings
     | guarded_anchor.Settings
+    | hardened_anchor.Settings
     | fixed_anchor.Settings
     | esd.Settings
     | uce.Settings

@@ -49,29 +49,29 @@ class Settings(TrainingSettings):
     )
 
 
-class Anchor:
-    """Each concept's e_adv (rows, D), the optimizer and the losses; row j belongs to the concept's j-th token."""
+class Perturbation:
+    """Each concept's e_adv (rows, D) and its optimizer; row j belongs to the concept's j-th token."""
 
-    def __init__(self, context: Context, settings: Settings) -> None:
+    def __init__(self, context: Context, settings: Settings, seed: str = "e_adv") -> None:
+        """seed: what it starts from beside the concept's own seed."""
         self.context, self.settings = context, settings
         own_positions = [context.positions[span] for span in context.spans]
         if settings.perturb_tokens == "concept_and_later":
             own_positions = [later_tokens(positions) for positions in own_positions]
         width = context.e_c.prompt_embeds.shape[-1]
         self.e_adv: list[Tensor] = []  # (rows, D) of each concept: as many as it has tokens
-        for positions, seed in zip(own_positions, context.seeds, strict=True):
-            generator = torch.Generator().manual_seed(derived_seed(seed, "e_adv"))
+        for positions, own_seed in zip(own_positions, context.seeds, strict=True):
+            generator = torch.Generator().manual_seed(derived_seed(own_seed, seed))
             start = settings.anchor_init * torch.randn(int(positions.max()) + 1, width, generator=generator)
             self.e_adv.append(start.to(context.base.device).requires_grad_())
         self.positions = positions_in_table(own_positions, [len(rows) for rows in self.e_adv])  # (templates, L)
         self.reset_optimizer()
-        self.directions, self.weights = directions(context)
 
     def reset_optimizer(self) -> None:
         self.optimizer = torch.optim.Adam(self.e_adv, lr=self.settings.anchor_lr)
 
     def conditioning(self, templates: Tensor) -> Conditioning:
-        """e_a (concepts, B, L, D) for the rows of a batch."""
+        """e_c with e_adv (concepts, B, L, D) for the rows of a batch."""
         shift = pad_to_prompt(torch.cat(self.e_adv), self.positions[templates])
         if self.settings.perturb_space == "prompt_embeds":
             e_c = self.context.e_c.rows(templates)
@@ -81,16 +81,8 @@ class Anchor:
         return e_a.rows(torch.arange(len(prompts)).view_as(templates))
 
     def loss(self, batch: Batch) -> Tensor:
-        """adv1 or adv2, (concepts,), against the concept and its weighted attributes; halved if there are any."""
-        known = self.context.teacher_constants(batch, self.directions | {"neutral": self.context.e_n})
-        (eps_a,) = self.context.predict(batch, self.conditioning(batch.templates))
-        total = torch.zeros(len(eps_a), device=eps_a.device)
-        for name, weights in self.weights.items():
-            if self.settings.loss == "adv1":
-                total = total + weights[batch.concepts] * losses.adv1(eps_a, known[name])
-            else:
-                total = total + weights[batch.concepts] * losses.adv2(eps_a, known[name], known["neutral"])
-        return total / 2 if len(self.weights) > 1 else total
+        """What e_adv is to make small, (concepts,)."""
+        raise NotImplementedError
 
     def step(self, batch: Batch) -> list[int]:
         """One step on each e_adv; returns the concepts that took it.
@@ -107,6 +99,26 @@ class Anchor:
                 self.e_adv[number].grad = self.context.engine.mean(gradient)
             self.optimizer.step()
         return above
+
+
+class Anchor(Perturbation):
+    """e_a, found on the teacher."""
+
+    def __init__(self, context: Context, settings: Settings) -> None:
+        super().__init__(context, settings)
+        self.directions, self.weights = directions(context)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """adv1 or adv2, (concepts,), against the concept and its weighted attributes; halved if there are any."""
+        known = self.context.teacher_constants(batch, self.directions | {"neutral": self.context.e_n})
+        (eps_a,) = self.context.predict(batch, self.conditioning(batch.templates))
+        total = torch.zeros(len(eps_a), device=eps_a.device)
+        for name, weights in self.weights.items():
+            if self.settings.loss == "adv1":
+                total = total + weights[batch.concepts] * losses.adv1(eps_a, known[name])
+            else:
+                total = total + weights[batch.concepts] * losses.adv2(eps_a, known[name], known["neutral"])
+        return total / 2 if len(self.weights) > 1 else total
 
     def search(self, batch: Batch) -> None:
         """Up to `anchor_steps` steps on one batch; a concept that stops leaves it."""
@@ -148,13 +160,12 @@ def directions(context: Context) -> tuple[dict[str, Conditioning], dict[str, Ten
 
 
 def erase(context: Context, settings: Settings) -> list[Erasure]:
-    return erase_towards(Anchor(context, settings))
+    return erase_towards(Anchor(context, settings), context.latents(settings))
 
 
-def erase_towards(anchor: Anchor) -> list[Erasure]:
-    """Search and fine-tuning in the order of the anchor's strategy."""
+def erase_towards(anchor: Anchor, latents: Tensor) -> list[Erasure]:
+    """Search and fine-tuning in the order of the anchor's strategy, on x_0 (concepts, num_latents, C, h, w)."""
     context, settings = anchor.context, anchor.settings
-    latents = context.latents(settings)
     batches = context.batches(settings, latents)
 
     def sweep(number: int) -> list[Batch]:

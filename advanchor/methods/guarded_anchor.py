@@ -20,12 +20,14 @@ With d = eps0(x_t, e_c) - eps0(x_t, e_n) and m = eps0(x_t, e_a) - eps0(x_t, e_n)
 Each can be turned off: start: own; margin and drift 0; beyond: 0; retain_weight: 0.
 """
 
+from collections.abc import Callable
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from advanchor.concepts import Concept
 from advanchor.diffusion import Conditioning
 from advanchor.guard import gram, guard
 from advanchor.methods import adv_anchor, fixed_anchor
@@ -134,21 +136,29 @@ def guards(context: Context, settings: Settings) -> Tensor:
     embeds = encode_all(base, prompts)
     found = []
     for concept, rows in zip(concepts, context.spans, strict=True):
-        names = (concept.name, *concept.attributes)
-        others = [i for i, prompt in enumerate(prompts) if not any(mentions(prompt, name) for name in names)]
+        others = [i for i, prompt in enumerate(prompts) if not mentioned(concept, prompt)]
         together = torch.cat([embeds[others], context.e_n.prompt_embeds[rows].cpu()])
         own = context.e_c.prompt_embeds[rows]
         found.append(guard(own, settings.retain_weight * gram(together), kept, settings.ridge))
     return torch.stack(found)
 
 
+def mentioned(concept: Concept, prompt: str) -> bool:
+    return any(mentions(prompt, name) for name in (concept.name, *concept.attributes))
+
+
 def erase(context: Context, settings: Settings) -> list[Erasure]:
-    anchor = FarAnchor(context, settings)
+    anchor, latents = FarAnchor(context, settings), context.latents(settings)
+    return behind_guards(context, settings, lambda: erase_towards(anchor, latents))
+
+
+def behind_guards(context: Context, settings: Settings, train: Callable[[], list[Erasure]]) -> list[Erasure]:
+    """What `train` makes of dW P in place of dW, with dW P as the delta: the engine holds it as well."""
     if not settings.retain_weight:
-        return erase_towards(anchor)
+        return train()
     p = guards(context, settings)
     with context.delta.guarded(p.to(context.base.device)):
-        erasures = erase_towards(anchor)
+        erasures = train()
     for slot, erasure in enumerate(erasures):
         erasure.delta = {name: dw @ p[slot] if dw.ndim == 2 else dw for name, dw in erasure.delta.items()}
         context.engine.load(erasure.delta, slot)

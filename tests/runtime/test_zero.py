@@ -21,13 +21,15 @@ CLOSE, CLOSE_FOR_A_RANDOM_MODEL = 1e-3, 1e-2
 Deltas = dict[str, dict[str, Tensor]]
 
 
-def ranks(base: str, count: int, work: Path, cases: list[str]) -> tuple[Deltas, dict[str, dict[str, float]]]:
+def ranks(
+    base: str, count: int, work: Path, cases: list[str], method: str = "adv_anchor"
+) -> tuple[Deltas, dict[str, dict[str, float]]]:
     """What `count` processes find together, and how much of everything rank 0 held."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = (str(count), str(port), str(work), *cases)
-    forked.wait_for([forked.start(zero_ranks.main, base, str(rank), *arguments) for rank in range(count)])
+    forked.wait_for([forked.start(zero_ranks.main, base, method, str(rank), *arguments) for rank in range(count)])
     facts = json.loads((work / "facts.json").read_text())
     return {path.name: load_file(path) for path in work.iterdir() if path.suffix != ".json"}, facts
 
@@ -56,9 +58,10 @@ def test_two_ranks_find_the_delta_of_one(two: tuple, case: str) -> None:
     assert difference(deltas[f"{case}-first"], deltas["plain"]) < CLOSE_FOR_A_RANDOM_MODEL
 
 
-def test_two_ranks_find_the_delta_of_one_on_the_gallery(tmp_path: Path) -> None:
-    deltas, _ = ranks("pocket", 2, tmp_path, ["1-fp32-none"])
-    assert difference(deltas["1-fp32-none-first"], deltas["plain"]) < CLOSE
+@pytest.mark.parametrize(("case", "method"), [("1-fp32-none", "adv_anchor"), ("3-fp32-none", "hardened_anchor")])
+def test_two_ranks_find_the_delta_of_one_on_the_gallery(tmp_path: Path, case: str, method: str) -> None:
+    deltas, _ = ranks("pocket", 2, tmp_path, [case], method)
+    assert difference(deltas[f"{case}-first"], deltas["plain"]) < CLOSE
 
 
 @pytest.mark.parametrize("case", CASES)

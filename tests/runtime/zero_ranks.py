@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -13,20 +14,24 @@ from advanchor import methods, models
 from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
-from advanchor.methods.adv_anchor import Settings
+from advanchor.methods import MethodSettings, adv_anchor, hardened_anchor
 from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
 from advanchor.training import Context
 
 PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
 FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
-SETTINGS = Settings(
-    trained_weights="cross_attention", steps=2, anchor_steps=2, batch_size=4, num_latents=4, latent_steps=2, lr=1e-3,
-    anchor_lr=1e-2,
-)  # fmt: skip
+QUICK: dict[str, Any] = {
+    "trained_weights": "cross_attention", "steps": 2, "anchor_steps": 2, "batch_size": 4, "num_latents": 4,
+    "latent_steps": 2, "lr": 1e-3, "anchor_lr": 1e-2,
+}  # fmt: skip
+SETTINGS: dict[str, MethodSettings] = {
+    "adv_anchor": adv_anchor.Settings(**QUICK),
+    "hardened_anchor": hardened_anchor.Settings(**QUICK, retain_prompts=20, rounds=1, round_steps=2, attack_steps=2),
+}
 
 
-def erase(base: models.Base, engine: Engine, delta: Delta, concept: Concept) -> dict[str, Tensor]:
-    (erasure,) = methods.erase(Context(base, engine, delta, [concept], [0]), SETTINGS)
+def erase(base: models.Base, engine: Engine, delta: Delta, concept: Concept, method: str) -> dict[str, Tensor]:
+    (erasure,) = methods.erase(Context(base, engine, delta, [concept], [0]), SETTINGS[method])
     return {name: tensor.contiguous() for name, tensor in erasure.delta.items()}
 
 
@@ -48,26 +53,26 @@ def masters_held(engine: DeepSpeedEngine) -> float:
     return own / sum(getattr(p, "ds_numel", p.numel()) for p in engine.parameters.values())
 
 
-def plain(folder: str) -> dict[str, Tensor]:
+def plain(folder: str, method: str) -> dict[str, Tensor]:
     base = models.load(folder)
-    delta = Delta(base.unet, SETTINGS.trained_weights)
-    return erase(base, TorchEngine(base.unet, delta.named_parameters()), delta, FIRST)
+    delta = Delta(base.unet, QUICK["trained_weights"])
+    return erase(base, TorchEngine(base.unet, delta.named_parameters()), delta, FIRST, method)
 
 
-def main(folder: str, rank: str, ranks: str, port: str, work: str, *cases: str) -> None:
+def main(folder: str, method: str, rank: str, ranks: str, port: str, work: str, *cases: str) -> None:
     torch.set_num_threads(1)
     store = TCPStore("127.0.0.1", int(port), int(ranks), is_master=rank == "0")
     join_ranks(int(rank), int(ranks), store, "cpu")
-    found, facts = {"plain": plain(folder)}, {}
+    found, facts = {"plain": plain(folder, method)}, {}
     for case in cases:
         stage, precision, offload = case.split("-")
         base = models.load(folder)
-        delta = Delta(base.unet, SETTINGS.trained_weights)
+        delta = Delta(base.unet, QUICK["trained_weights"])
         engine = DeepSpeedEngine(
             base.unet, delta.named_parameters(), stage=int(stage), precision=precision, offload=offload
         )
         for name, concept in {"first": FIRST, "between": OTHER, "again": FIRST}.items():
-            found[f"{case}-{name}"] = erase(base, engine, delta, concept)
+            found[f"{case}-{name}"] = erase(base, engine, delta, concept, method)
         facts[case] = {"weights": held(base.unet.parameters()), "masters": masters_held(engine)}
     if rank == "0":
         for name, tensors in found.items():
