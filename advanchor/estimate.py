@@ -31,9 +31,8 @@ def training_rows(task: Task) -> float:
     if isinstance(s, AdvAnchorSettings):
         rows += s.steps * s.batch_size * s.anchor_steps * (1 + BACKWARD)
     if isinstance(s, hardened_anchor.Settings):
-        rows += (
-            s.rounds * s.batch_size * (s.attacks * s.attack_steps + s.round_steps * (s.attacks + 3)) * (1 + BACKWARD)
-        )
+        attacked, trained = s.attacks * s.attack_steps, s.round_steps * (s.attacks + 3)  # concept, neutral, sampled
+        rows += s.rounds * s.batch_size * ((attacked + trained) * (1 + BACKWARD) + 4 * s.round_steps)
     return rows
 
 

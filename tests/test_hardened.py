@@ -17,7 +17,8 @@ from advanchor.training import Batch, Context
 STAR = Concept(name="star", kind="object", templates=("a red {}", "a blue {}"), neutral=("a red shape", "a blue shape"))
 QUICK: dict[str, Any] = {
     "steps": 1, "anchor_steps": 1, "lr": 2e-3, "batch_size": 2, "num_latents": 4, "latent_steps": 4,
-    "start": "superclass", "retain_prompts": 20, "attacks": 2, "attack_steps": 10, "round_steps": 15, "sampled_weight": 3,
+    "start": "superclass", "retain_prompts": 20, "attacks": 2, "attack_steps": 10, "round_steps": 15,
+    "sampled_weight": 3,
 }  # fmt: skip
 
 

@@ -113,7 +113,16 @@ def crossed(
 
 def shortened(settings: MethodSettings) -> MethodSettings:
     """The same method in next to no time."""
-    fast = {"steps": 2, "anchor_steps": 1, "num_latents": 2, "latent_steps": 2, "retain_prompts": 10}
+    fast = {
+        "steps": 2,
+        "anchor_steps": 1,
+        "num_latents": 2,
+        "latent_steps": 2,
+        "retain_prompts": 10,
+        "rounds": 1,
+        "round_steps": 1,
+        "attack_steps": 1,
+    }
     return settings.model_copy(update={k: v for k, v in fast.items() if k in type(settings).model_fields})
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from advanchor.evaluation import EvaluationSettings
+from advanchor.methods import hardened_anchor
 from advanchor.models.base import Base
 from advanchor.studies import rivals
 from advanchor.studies.curves import mean_interval
@@ -25,6 +26,8 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
         if concept.kind in rivals.STARTED_SIMILAR:
             wide = rivals.FROM_NEUTRAL | {"retain_weight": 0.0}
             found[f"{rivals.OURS}, retain_weight 0, from the neutral prompt"] = rivals.guarded(concept, **wide)
+        lr = rivals.chosen_lr(rivals.OURS, concept)
+        found["hardened_anchor"] = hardened_anchor.Settings(**rivals.trained(concept, lr) | rivals.FROM_NEUTRAL)
         return found
 
     return crossed(listed, chosen, Scale(scale.per_kind, 1, scale.quick))
