@@ -30,9 +30,9 @@ def summary(status: "RunStatus") -> str:
     line = f"{', '.join(counts)} · {status.gangs} of {status.wanted_gangs} gangs ready · {elapsed:.0f} s"
     if status.note:
         line += f" · {status.note}"
-    done = status.count("done")
-    if status.count("running") and done:
-        left = (len(status.tasks) - done) / done * elapsed
+    done, running = status.count("done") - status.done_before, status.count("running")
+    if running and done:
+        left = (running + status.count("queued")) / done * elapsed
         line += f" · about {left:.0f} s left"
     return line
 

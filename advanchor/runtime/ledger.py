@@ -50,6 +50,7 @@ class Ledger:
             else:
                 self.set_state(task, recalled(attempts.get(task.folder, ()), self.max_attempts))
                 self.enqueue(task)
+        self.status.done_before = self.status.count("done")
 
     # --- the queue
 

@@ -42,6 +42,7 @@ class RunStatus:
     driver: str = field(default_factory=lambda: f"{platform.node()}:{os.getpid()}")
     started_at: float = field(default_factory=time.time)
     updated_at: float = field(default_factory=time.time)
+    done_before: int = 0  # tasks that were done before this driver started
     gangs: int = 0  # ready ones
     wanted_gangs: int = 0
     tasks: list[TaskRow] = field(default_factory=list)

@@ -6,6 +6,7 @@ import pytest
 import short_runs as runs
 
 from advanchor.batch_file import read_batch
+from advanchor.cli.live import summary
 from advanchor.plan import Task, plan
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Cancelled, Interrupted, Refused, Succeeded, TaskState
@@ -125,3 +126,15 @@ def test_forgiven_attempts_are_not_remembered(planned: Planned) -> None:
     assert opened(planned).unfinished == 4
     store.forgive([named(first, "cat")])
     assert opened(planned).unfinished == 5
+
+
+def test_what_was_done_before_does_not_hasten_what_is_to_come(planned: Planned) -> None:
+    _, tasks, store = planned
+    for task in tasks[:3]:
+        store.publish(task, {"delta.safetensors": b"dW"}, {"task": task.id, **RESULT})
+    again = opened(planned)
+    take(again, 1)
+    end(again, "owl", Succeeded())
+    take(again, 1)
+    again.status.started_at, again.status.updated_at = 0.0, 60.0
+    assert summary(again.status).endswith("60 s · about 60 s left")  # one of this driver's in 60 s, one to come
