@@ -17,7 +17,7 @@ WEAKER_GUARDS = (0.1, 0.01, 0.0)  # retain_weight, 1 in the comparison
 
 def trials(base: Base, scale: Scale) -> list[Trial]:
     kinds = ("style",) if scale.quick else rivals.TEST_CONCEPTS
-    listed = [c for kind in kinds for c in concepts(base, kind, rivals.TEST_CONCEPTS[kind][:1])]
+    listed = [c for kind in kinds for c in concepts(base, kind, rivals.TEST_CONCEPTS[kind][: min(2, scale.per_kind)])]
 
     def chosen(concept: Any) -> dict[str, Any]:
         found = {label: own for label, own in rivals.methods_for(base, concept).items() if label in LABELS}
