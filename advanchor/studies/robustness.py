@@ -12,6 +12,7 @@ from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, conce
 
 ATTACKS = ("soft_prompt", "prefix", "paraphrases", "relearning")
 LABELS = (rivals.OURS, rivals.LATER, rivals.SUPERCLASS, rivals.SIMILAR, "esd")
+HARDENED = "hardened_anchor"
 WEAKER_GUARDS = (0.1, 0.01, 0.0)  # retain_weight, 1 in the comparison
 
 
@@ -26,8 +27,8 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
         if concept.kind in rivals.STARTED_SIMILAR:
             wide = rivals.FROM_NEUTRAL | {"retain_weight": 0.0}
             found[f"{rivals.OURS}, retain_weight 0, from the neutral prompt"] = rivals.guarded(concept, **wide)
-        lr = rivals.chosen_lr(rivals.OURS, concept)
-        found["hardened_anchor"] = hardened_anchor.Settings(**rivals.trained(concept, lr) | rivals.FROM_NEUTRAL)
+        hardened = rivals.trained(concept, rivals.chosen_lr(HARDENED, concept)) | rivals.FROM_NEUTRAL
+        found[HARDENED] = hardened_anchor.Settings(**hardened)
         return found
 
     return crossed(listed, chosen, Scale(scale.per_kind, 1, scale.quick))
