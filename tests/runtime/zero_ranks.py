@@ -14,18 +14,17 @@ from advanchor import methods, models
 from advanchor.concepts import Concept
 from advanchor.delta import Delta
 from advanchor.engine import Engine, TorchEngine
-from advanchor.methods import MethodSettings, adv_anchor, hardened_anchor
+from advanchor.methods import adv_anchor, hardened_anchor
 from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
-from advanchor.training import Context
+from advanchor.training import Context, TrainingSettings
 
 PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
 FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
 QUICK: dict[str, Any] = {
-    "trained_weights": "cross_attention", "steps": 2, "anchor_steps": 2, "batch_size": 4, "num_latents": 4,
-    "latent_steps": 2, "lr": 1e-3, "anchor_lr": 1e-2,
+    "steps": 2, "anchor_steps": 2, "batch_size": 4, "num_latents": 4, "latent_steps": 2, "lr": 1e-3, "anchor_lr": 1e-2,
 }  # fmt: skip
-SETTINGS: dict[str, MethodSettings] = {
-    "adv_anchor": adv_anchor.Settings(**QUICK),
+SETTINGS: dict[str, TrainingSettings] = {
+    "adv_anchor": adv_anchor.Settings(**QUICK, trained_weights="cross_attention"),
     "hardened_anchor": hardened_anchor.Settings(**QUICK, retain_prompts=20, rounds=1, round_steps=2, attack_steps=2),
 }
 
@@ -55,7 +54,7 @@ def masters_held(engine: DeepSpeedEngine) -> float:
 
 def plain(folder: str, method: str) -> dict[str, Tensor]:
     base = models.load(folder)
-    delta = Delta(base.unet, QUICK["trained_weights"])
+    delta = Delta(base.unet, SETTINGS[method].trained_weights)
     return erase(base, TorchEngine(base.unet, delta.named_parameters()), delta, FIRST, method)
 
 
@@ -67,7 +66,7 @@ def main(folder: str, method: str, rank: str, ranks: str, port: str, work: str, 
     for case in cases:
         stage, precision, offload = case.split("-")
         base = models.load(folder)
-        delta = Delta(base.unet, QUICK["trained_weights"])
+        delta = Delta(base.unet, SETTINGS[method].trained_weights)
         engine = DeepSpeedEngine(
             base.unet, delta.named_parameters(), stage=int(stage), precision=precision, offload=offload
         )
