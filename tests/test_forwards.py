@@ -8,7 +8,8 @@ import pytest
 from quick import ANCHOR_STEPS, BATCH_SIZE, LATENT_STEPS, NUM_LATENTS, SETTINGS, STEPS, adv
 from torch import Tensor, nn
 
-from advanchor import methods
+from advanchor import estimate, methods
+from advanchor.plan import Task
 from advanchor.training import Context
 
 
@@ -67,3 +68,13 @@ def test_the_other_methods_forwards(context: Context, name: str) -> None:
         assert count.calls == LATENT_STEPS + S * 3
     else:  # per batch: the student's own sampling of 0, 1 or 2 steps, the constants, the student; no latents
         assert S * 2 <= count.calls <= S * (2 + 2)
+
+
+@pytest.mark.parametrize("method", ["adv_anchor", "hardened_anchor"])
+def test_an_estimate_is_what_it_takes_at_most(context: Context, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of forward passes, backward ones not counted."""
+    monkeypatch.setattr(estimate, "BACKWARD", 0.0)
+    with counted(context.base.unet) as count:
+        methods.erase(context, SETTINGS[method])
+    expected = estimate.training_rows(Task.model_construct(method=SETTINGS[method]))
+    assert 0.9 * expected <= count.rows <= expected
