@@ -1,15 +1,17 @@
 """advanchor: takes hundreds of concepts out of a text-to-image diffusion model, with adversarial anchors.
 
-`erase` and `apply` work on one pipeline in one process; batches on a cluster are the command `advanchor`'s business.
+`erase`, `apply` and `remove` work on one pipeline in one process; batches on a cluster are the command `advanchor`'s
+business.
 """
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Concept", "apply", "erase"]
+from advanchor._version import __version__ as __version__
+
+__all__ = ["Concept", "apply", "erase", "remove"]
 
 if TYPE_CHECKING:
-    from advanchor.api import Concept, apply, erase
+    from advanchor.api import Concept, apply, erase, remove
 
 
 def __getattr__(name: str) -> Any:

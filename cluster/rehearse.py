@@ -27,7 +27,7 @@ import psutil
 
 FOLDER = Path(tempfile.gettempdir()) / f"advanchor-rehearsal-{os.getuid()}"
 TOKEN, STATE = FOLDER / "token", FOLDER / "nodes.json"
-START_S = 120.0  # patience for a node to start
+START_S = 600.0  # patience for a node to start; one that dies is seen at once
 STOP_S = 15.0  # patience for one to stop
 
 

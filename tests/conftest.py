@@ -3,32 +3,50 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import diffusers
+import order
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from advanchor import models
 from advanchor.concepts import Concept
-from advanchor.delta import Delta
-from advanchor.engine import TorchEngine
 from advanchor.models.base import Base
 from advanchor.pocket.parts import new_scheduler
-from advanchor.training import Context
+from advanchor.training.context import Context
+from advanchor.training.delta import Delta
+from advanchor.training.engine import TorchEngine
 
 torch.set_num_threads(1)
 os.environ["ADVANCHOR_CACHE"] = "off"
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's 15 would let ranks starve beside other tests)
 os.environ["OMP_NUM_THREADS"] = "1"  # of what tests start: several would spin, waiting for each other
 
+stock: Any = diffusers  # whose annotations are narrower than what it takes
 WIDTH, LENGTH, SIZE = 32, 16, 8  # of prompt embeddings, of prompts in tokens, of latents
 CORPUS = (
     "a star", "a red star", "a blue circle", "a shape", "a red shape", "a blue shape", "a striped shape",
     "a painting by someone", "a portrait of a person", "starlight",
 )  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order.arrange(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> order.ByFile:
+    return order.ByFile(config, log)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    order.end_cluster_before(item)
 
 
 def new_tokenizer() -> CLIPTokenizer:
@@ -39,14 +57,14 @@ def new_tokenizer() -> CLIPTokenizer:
         vocab_size=1000, show_progress=False, initial_alphabet=alphabet, end_of_word_suffix="</w>", min_frequency=1
     )
     learner.train_from_iterator(CORPUS, trainer)
-    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    merges: Any = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     pieces = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
     pieces = [*dict.fromkeys(pieces), "<|startoftext|>", "<|endoftext|>"]
     vocab = {piece: number for number, piece in enumerate(pieces)}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
 
 
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def new_text_encoder(tokenizer: Any) -> CLIPTextModel:
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -63,7 +81,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def new_vae() -> AutoencoderKL:
-    return AutoencoderKL(
+    return stock.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(8, 8, 8),
@@ -94,7 +112,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = new_tokenizer()
-    StableDiffusionPipeline(
+    stock.StableDiffusionPipeline(
         vae=new_vae(),
         text_encoder=new_text_encoder(tokenizer),
         tokenizer=tokenizer,
@@ -105,6 +123,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with the finished erasures that fusions are made of."""
+    import fusing
+
+    return Path(fusing.erase(tiny_base, tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture
@@ -121,7 +147,7 @@ def concept() -> Concept:
 
 @pytest.fixture
 def context(base: Base, concept: Concept) -> Context:
-    delta = Delta(base.unet, "cross_attention_kv")
-    context = Context(base, TorchEngine(base.unet, delta.named_parameters()), delta, [concept], [0])
+    delta = Delta(base.backbone, "cross_attention_kv")
+    context = Context(base, TorchEngine(base.backbone, delta.named_parameters()), delta, [concept], [0])
     context.engine.reset(lr=1e-3)
     return context

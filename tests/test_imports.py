@@ -1,4 +1,4 @@
-"""Imports run one way: cli -> studies, bench -> runtime -> the method; and nothing heavy comes unasked."""
+"""Imports run one way through the rooms, bottom to top, and nothing heavy comes unasked."""
 
 import ast
 import subprocess
@@ -11,7 +11,25 @@ import advanchor
 
 ROOT = Path(advanchor.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-LEVELS = {"cli": 3, "studies": 2, "bench": 2, "runtime": 1}  # of a room; all others: 0, the method
+ROOMS = (  # from the bottom up; rooms of one line do not import each other
+    ("_version", "messages"),
+    ("settings",),
+    ("concepts",),
+    ("models",),
+    ("training",),
+    ("artifacts",),
+    ("methods", "evaluation"),
+    ("pocket",),
+    ("art",),
+    ("batch",),
+    ("rundir",),
+    ("fusion", "report", "export"),
+    ("api",),
+    ("runtime",),
+    ("studies", "bench"),
+    ("cli",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 
 
 def imported(path: Path) -> set[str]:
@@ -26,19 +44,48 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def level(name: str) -> int:
-    """Of a dotted name or of a file's."""
-    return LEVELS.get(name.split(".")[1], 0) if name.startswith("advanchor.") else 0
+def room(name: str) -> str:
+    """Of a dotted name within the program; empty for the package itself and for what is not the program's."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "advanchor" and len(parts) > 1 else ""
 
 
 def module(path: Path) -> str:
-    return ".".join(("advanchor", *path.relative_to(ROOT).with_suffix("").parts))
+    return ".".join(("advanchor", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def known(name: str) -> bool:
+    """Whether a dotted name is a module of the program, not something inside one."""
+    path = ROOT.joinpath(*name.split(".")[1:])
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The program's modules that a file names; of a package and something inside it, what is inside."""
+    names = {name for name in imported(path) if known(name) and name != "advanchor"}
+    return {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room(module(path)) for path in FILES} - {""} == FLOOR.keys()
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_imports_run_one_way(path: Path) -> None:
-    upwards = {name for name in imported(path) if level(name) > level(module(path))}
-    assert not upwards
+    own = room(module(path))
+    others = {room(name) for name in imported(path) if known(name)} - {own, ""}
+    if own:  # the package itself hands on the interface
+        assert not {other for other in others if FLOOR[other] >= FLOOR[own]}
+
+
+def test_files_do_not_import_in_circles() -> None:
+    """Also not through imports inside functions."""
+    edges = {module(path): modules_imported(path) - {module(path)} for path in FILES}
+    while ends := {name for name, targets in edges.items() if not targets & edges.keys()}:
+        edges = {name: targets for name, targets in edges.items() if name not in ends}
+    while starts := edges.keys() - set().union(*edges.values()):
+        edges = {name: targets for name, targets in edges.items() if name not in starts}
+    assert not edges, f"circles among {sorted(edges)}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
@@ -50,7 +97,7 @@ def test_ray_and_deepspeed_stay_in_the_machine_room(path: Path) -> None:
 def test_the_walk_sees_what_it_looks_for() -> None:
     seen = {name.split(".")[0] for path in FILES for name in imported(path)}
     assert {"ray", "deepspeed", "torch", "advanchor"} <= seen
-    assert any(level(name) == 1 for name in imported(ROOT / "cli" / "erase.py"))
+    assert "runtime" in {room(name) for name in imported(ROOT / "cli" / "erase.py")}
 
 
 def modules_after(code: str) -> set[str]:
@@ -61,14 +108,29 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_the_method_needs_neither_ray_nor_deepspeed() -> None:
-    loaded = modules_after("import advanchor, advanchor.api, advanchor.methods, advanchor.spec, advanchor.plan")
+    rooms = ("api", "batch.disk", "batch.estimate", "batch.file", "fusion.fuse")
+    loaded = modules_after("\n".join(f"import advanchor.{name}" for name in rooms))
     assert "torch" in loaded and not loaded & {"ray", "deepspeed"}
+
+
+def running(arguments: list[str], code: int) -> str:
+    """A program that runs a command, which ends with this exit code."""
+    tried = f"try:\n    app({arguments})\nexcept SystemExit as end:\n    assert end.code == {code}"
+    return f"from advanchor.cli import app\n{tried}"
+
+
+SLOW = {"diffusers", "transformers", "ray", "deepspeed"}  # seconds, each
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["erase", "--help"], ["--version"]], ids=" ".join)
 def test_help_imports_no_torch(arguments: list[str]) -> None:
-    code = (
-        f"from advanchor.cli import app\ntry:\n    app({arguments})\nexcept SystemExit as end:\n    assert not end.code"
-    )
-    loaded = modules_after(code)
-    assert "typer" in loaded and not loaded & {"torch", "numpy", "diffusers", "transformers", "ray", "deepspeed"}
+    loaded = modules_after(running(arguments, 0))
+    assert "typer" in loaded and not loaded & {"torch", "numpy", "asyncio", *SLOW}
+
+
+@pytest.mark.slow
+def test_plan_imports_little_before_it_touches_a_model(tmp_path: Path) -> None:
+    """So that a mistake in a batch is told at once."""
+    (tmp_path / "batch.yaml").write_text("model: pocket\nconcepts: [{name: star, kind: objet}]\n")
+    loaded = modules_after(running(["plan", str(tmp_path / "batch.yaml")], 2))
+    assert "torch" in loaded and not loaded & SLOW

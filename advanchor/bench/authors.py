@@ -14,12 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from advanchor import losses
-from advanchor.diffusion import Conditioning, predict_noise
-from advanchor.engine import derived_seed
 from advanchor.methods.adv_anchor import Settings
-from advanchor.text import later_tokens, pad_to_prompt
-from advanchor.training import Batch, Context
+from advanchor.models.conditioning import Conditioning
+from advanchor.models.text import pad_to_prompt
+from advanchor.training import losses
+from advanchor.training.context import Batch, Context
+from advanchor.training.engine import derived_seed
 
 
 def second_unet(teacher: nn.Module, *, checkpointed: bool = True) -> nn.Module:
@@ -37,8 +37,8 @@ def erase(
     zeroed: with gradients zeroed before every step, which is all that then tells the result from ours with
     `reset_anchor_optimizer`.
     """
-    base, teacher = context.base, context.base.unet
-    positions = context.positions if settings.perturb_tokens == "concept" else later_tokens(context.positions)
+    base, teacher = context.base, context.base.backbone
+    positions = context.positions if settings.perturb_tokens == "concept" else context.base.carriers(context.positions)
     shape = int(positions.max()) + 1, context.e_c.prompt_embeds.shape[-1]
     generator = torch.Generator().manual_seed(derived_seed(context.seeds[0], "e_adv"))
     e_adv = (settings.anchor_init * torch.randn(shape, generator=generator)).to(base.device)
@@ -51,7 +51,7 @@ def erase(
 
         def eps(unet: nn.Module, conditioning: Conditioning, batch: Batch = batch) -> Tensor:
             """(1, B, C, h, w)"""
-            return predict_noise(unet, base.schedule, batch.noisy_latents[0], batch.timesteps[0], conditioning)[None]
+            return base.predict(unet, batch.noisy_latents[0], batch.timesteps[0], conditioning)[None]
 
         def e_a(e_adv: Tensor, e_c: Conditioning = e_c, templates: Tensor = templates) -> Conditioning:
             return e_c.with_embeds(e_c.prompt_embeds + pad_to_prompt(e_adv, positions[templates]))

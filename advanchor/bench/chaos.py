@@ -1,7 +1,8 @@
 """A batch whose ranks, nodes and drivers are killed at random, beside the same batch undisturbed.
 
 Every task must be done exactly once, every file must be what its result says, every delta must have the bytes of the
-undisturbed run, and every resource of the cluster must be free again.
+undisturbed run, and every resource of the cluster must be free again. Files of the run directory may be damaged at
+random as well; a run with `--verify` then mends what it finds, and the same must hold of the result.
 """
 
 import json
@@ -16,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from advanchor.plan import Task, load_plan
+from advanchor.batch.plan import Task, load_plan
+from advanchor.rundir.store import Store, StoreError
 from advanchor.runtime.ray_cluster import connected
 from advanchor.runtime.rehearsal import RehearsalCluster, rehearsal
-from advanchor.runtime.store import Store, StoreError
 
-Sort = Literal["rank", "node", "driver"]
+Sort = Literal["rank", "node", "driver", "file"]
 WEIGHTS = {"rank": 8, "node": 1, "driver": 1}
 PATIENCE_S = 600.0  # for a run in which nothing happens any more
 LOOK_S = 0.05
@@ -49,6 +50,8 @@ class Figures:
     lost_s: float = 0.0  # in attempts that broke or were interrupted, as far as a driver lived to record them
     calm_s: float = 0.0
     rough_s: float = 0.0
+    mending_s: float = 0.0  # of the run with --verify, ...
+    mended: int = 0  # ... and how many attempts it made
     problems: list[str] = field(default_factory=list)
     memory_mb: dict[str, int] = field(default_factory=dict)  # of a rank in the undisturbed run: first and last task
 
@@ -64,6 +67,8 @@ class Figures:
                 **self.memory_mb
             ),
         }
+        if self.kills.get("file"):
+            figures["mending"] = f"{self.mended} attempts in {self.mending_s:.0f} s, by erase --verify"
         right = "every task done once, every checksum right, every delta bit-identical, every resource free"
         found = [f"problem: {problem}" for problem in self.problems] or [right]
         return [f"{name:12} {value}" for name, value in figures.items()] + found
@@ -79,7 +84,7 @@ def counted(counts: dict[str, int]) -> str:
 def drawn(kills: int, concepts: int, seed: int) -> list[Kill]:
     """Kills spread over the run, in order."""
     draw = random.Random(seed)
-    sorts: Sequence[Sort] = get_args(Sort)
+    sorts: Sequence[Sort] = [sort for sort in get_args(Sort) if sort in WEIGHTS]
     return [
         Kill(
             sort=draw.choices(sorts, [WEIGHTS[sort] for sort in sorts])[0],
@@ -89,6 +94,13 @@ def drawn(kills: int, concepts: int, seed: int) -> list[Kill]:
         )
         for number in range(kills)
     ]
+
+
+def drawn_damage(files: int, concepts: int, seed: int) -> list[Kill]:
+    """Damage to files, spread over the run in the same way."""
+    draw = random.Random(f"{seed} files")
+    places = sorted(draw.random() for _ in range(files))
+    return [Kill("file", int(place * (concepts - 1)), draw.random(), draw.random()) for place in places]
 
 
 def write_batch(folder: Path, output: Path, concepts: int) -> Path:
@@ -108,13 +120,14 @@ def write_batch(folder: Path, output: Path, concepts: int) -> Path:
 class Driver:
     """`advanchor erase` in a process of its own, which may be killed and started again."""
 
-    def __init__(self, batch: Path, cluster: RehearsalCluster) -> None:
+    def __init__(self, batch: Path, cluster: RehearsalCluster, options: Sequence[str] = ()) -> None:
+        self.options = options
         self.batch, self.environment = batch, os.environ | {"RAY_ADDRESS": cluster.address}
         self.log = batch.with_suffix(".log")
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-P", "-m", "advanchor.cli", "erase", str(self.batch)]
+        command = [sys.executable, "-P", "-m", "advanchor.cli", "erase", str(self.batch), *self.options]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
 
@@ -127,11 +140,13 @@ class Driver:
         return self.process.poll() is None
 
 
-def run(batch: Path, cluster: RehearsalCluster, kills: Sequence[Kill] = ()) -> tuple[float, Counter[str]]:
+def run(
+    batch: Path, cluster: RehearsalCluster, kills: Sequence[Kill] = (), options: Sequence[str] = ()
+) -> tuple[float, Counter[str]]:
     """Seconds until the run has ended, and what was killed. RuntimeError if it stands still or gives up."""
     store, started, done = Store(json.loads(batch.read_text())["output"]), time.monotonic(), Counter[str]()
     folder, waiting = Path(store.root), list(kills)
-    driver, results, changed = Driver(batch, cluster), 0, time.monotonic()
+    driver, results, changed = Driver(batch, cluster, options), 0, time.monotonic()
     try:
         while driver.is_alive:
             now = len(list(folder.glob("tasks/*/result.json")))
@@ -142,7 +157,7 @@ def run(batch: Path, cluster: RehearsalCluster, kills: Sequence[Kill] = ()) -> t
             if waiting and results >= waiting[0].after and cluster.ranks():
                 kill = waiting.pop(0)
                 time.sleep(kill.delay_s)
-                done[kill.sort] += strike(kill, cluster, driver)
+                done[kill.sort] += strike(kill, cluster, driver, folder)
                 changed = time.monotonic()
             time.sleep(LOOK_S)
     finally:
@@ -152,7 +167,7 @@ def run(batch: Path, cluster: RehearsalCluster, kills: Sequence[Kill] = ()) -> t
     return time.monotonic() - started, done
 
 
-def strike(kill: Kill, cluster: RehearsalCluster, driver: Driver) -> int:
+def strike(kill: Kill, cluster: RehearsalCluster, driver: Driver, folder: Path) -> int:
     """Kill one of what there is; how many that were."""
     if not driver.is_alive:
         return 0
@@ -164,6 +179,8 @@ def strike(kill: Kill, cluster: RehearsalCluster, driver: Driver) -> int:
             nodes = cluster.nodes()
             cluster.lose(nodes[int(kill.choice * len(nodes))])
             cluster.mend()
+        case "file":
+            return spoil(folder, kill.choice)
         case "rank":
             ranks = cluster.ranks()
             if not ranks:
@@ -172,15 +189,32 @@ def strike(kill: Kill, cluster: RehearsalCluster, driver: Driver) -> int:
     return 1
 
 
+def spoil(folder: Path, choice: float) -> int:
+    """Cut off, empty or flip one file of a run directory, which anybody may be reading; how many that were."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    draw = random.Random(choice)
+    if not files:
+        return 0
+    path = draw.choice(files)
+    try:
+        data = path.read_bytes()
+        at = draw.randrange(max(len(data), 1))
+        flipped = data[:at] + bytes(byte ^ 0xFF for byte in data[at : at + 1]) + data[at + 1 :]
+        path.write_bytes(draw.choice((data[:at], b"", flipped)))
+    except FileNotFoundError:  # it has been replaced meanwhile
+        return 0
+    return 1
+
+
 def tasks_of(store: Store) -> list[Task]:
     return load_plan(store.read_json("plan.json"))[1]
 
 
-def problems(rough: Store, calm: Store) -> list[str]:
-    """What is not as it must be after the disturbed run."""
+def problems(rough: Store, calm: Store, *, damaged: bool = False) -> list[str]:
+    """What is not as it must be after the disturbed run; where files were `damaged`, tasks may be done again."""
     found, results, attempts = [], {result["task"]: result for result in rough.results()}, rough.attempts()
     undisturbed = {result["task"]: result["files"]["delta"]["sha256"] for result in calm.results()}
-    for task in tasks_of(rough):
+    for task in tasks_of(calm):
         name = task.concept.name
         if task.id not in results:
             found.append(f"{name} has no result")
@@ -194,7 +228,8 @@ def problems(rough: Store, calm: Store) -> list[str]:
             found.append(f"{name} has another delta than in the undisturbed run")
         if len(rough.find("tasks", task.folder, "delta-*")) != 1:
             found.append(f"{name} has more than one delta")
-        if sum(record["event"] == "Succeeded" for record in attempts.get(task.folder, ())) > 1:
+        times = sum(record["event"] == "Succeeded" for record in attempts.get(task.folder, ()))
+        if times > 1 and not damaged:
             found.append(f"{name} was done more than once")
     if len(results) != len(undisturbed):
         found.append(f"{len(results)} results of {len(undisturbed)} tasks")
@@ -220,18 +255,25 @@ def memory(store: Store) -> dict[str, int]:
     return {"first": found[0], "last": found[-1], "tasks": len(found)}
 
 
-def measure(folder: Path, concepts: int, kills: int, seed: int, nodes: int) -> Figures:
-    """Both runs, in new folders `calm` and `rough`."""
+def measure(folder: Path, concepts: int, kills: int, seed: int, nodes: int, damage: int = 0) -> Figures:
+    """Both runs, in new folders `calm` and `rough`; where files are damaged, a third one mends."""
     figures = Figures(concepts, nodes, seed)
     calm, rough = Store(str(folder / "calm")), Store(str(folder / "rough"))
     with rehearsal(nodes) as cluster, connected(cluster.address):
         figures.calm_s, _ = run(write_batch(folder, Path(calm.root), concepts), cluster)
         batch = write_batch(folder, Path(rough.root), concepts)
-        figures.rough_s, killed = run(batch, cluster, drawn(kills, concepts, seed))
+        blows = sorted(drawn(kills, concepts, seed) + drawn_damage(damage, concepts, seed), key=lambda blow: blow.after)
+        figures.rough_s, killed = run(batch, cluster, blows)
+        if damage:
+            before = len(attempts_of(rough))
+            figures.mending_s, _ = run(batch, cluster, options=["--verify"])
+            figures.mended = len(attempts_of(rough)) - before
         held = cluster.imbalance()
     records = attempts_of(rough)
     figures.kills, figures.attempts = dict(killed), dict(Counter(record["event"].lower() for record in records))
     figures.lost_s = sum(r["ended_at"] - r["started_at"] for r in records if r["event"] != "Succeeded")
     figures.memory_mb = memory(calm)
-    figures.problems = problems(rough, calm) + [f"{name}: {a} of {b} free" for name, (a, b) in held.items()]
+    figures.problems = problems(rough, calm, damaged=damage > 0) + [
+        f"{name}: {a} of {b} free" for name, (a, b) in held.items()
+    ]
     return figures

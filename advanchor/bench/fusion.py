@@ -7,25 +7,29 @@ Half of the retained names are hidden from every method; ACC_s counts those only
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from advanchor import models, yaml_lines
+from advanchor import models
+from advanchor.batch import yaml_lines
+from advanchor.batch.retain import Retain
 from advanchor.bench import joint
 from advanchor.concepts import Concept
-from advanchor.evaluation import Evaluator
+from advanchor.evaluation.evaluator import Evaluator
 from advanchor.evaluation.exam import Question, hits, recognised, share
-from advanchor.explain import choice
 from advanchor.fusion.artifact import applied
-from advanchor.fusion.gate import exams_of, retained_questions
-from advanchor.fusion.retain import Retain, kept
-from advanchor.fusion.solve import FusionMethod, FusionSettings
+from advanchor.fusion.edits import base_tensors
+from advanchor.fusion.fuse import fuse, plan_fusion
+from advanchor.fusion.gate import Examination, exams_of, retained_questions
+from advanchor.fusion.retained import Retained
+from advanchor.fusion.sources import finished, results_of
+from advanchor.fusion.ways import WAYS, FusionSettings
+from advanchor.messages import choice
 from advanchor.methods import uce
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer, person_question
 from advanchor.pocket.world import people
-from advanchor.runtime.accept import Examination
-from advanchor.runtime.fuse import base_tensors, finished, fuse, plan_fusion
 
 COPIES = 4  # pictures of every prompt that is retained: 100 of 25 hidden names
 FLAGS = ("told", "half")  # of by_fusion, in labels of the command
@@ -56,25 +60,25 @@ def by_fusion(method: str, *, thinned: bool = False, told: bool = False, half: b
 @contextmanager
 def in_half(base: Base) -> Iterator[None]:
     """The base encodes prompts in float16 inside this block."""
-    whole = base.text_encoder
-    base.text_encoder = copy.deepcopy(whole).half()
+    whole = base.encoders
+    base.encoders = [replace(encoder, module=copy.deepcopy(encoder.module).half()) for encoder in whole]
     try:
         yield
     finally:
-        base.text_encoder = whole
+        base.encoders = whole
 
 
 def by_uce(tokens: str) -> Edit:
-    """One joint edit that preserves the prompts that the others retain, all together weighing as much as the concepts.
+    """One joint edit with the prompts that the others retain, all together weighing as much as the concepts.
 
     With the authors' weight of 1 for each prompt, so many of them leave nothing erased.
     """
 
     def edit(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
-        prompts = kept(base, retain, concepts, FusionSettings()).weights
+        prompts = Retained(base, retain, concepts, FusionSettings()).weights
         weight = sum(len(concept.templates) for concept in concepts) / max(len(prompts), 1)
-        settings = uce.Settings(tokens=tokens, preserve=tuple(prompts), preserve_weight=weight)  # type: ignore[arg-type]
-        return applied(base.unet, uce.joint_edit(base, concepts, settings, base_tensors(base, None)))
+        settings = uce.Settings(tokens=tokens, retain=tuple(prompts), retain_weight=weight)  # type: ignore[arg-type]
+        return applied(base.backbone, uce.joint_edit(base, concepts, settings, base_tensors(base, None)))
 
     return edit
 
@@ -82,7 +86,7 @@ def by_uce(tokens: str) -> Edit:
 def by_training(base: Base, run: str, concepts: Sequence[Concept], retain: Retain) -> AbstractContextManager:
     """One delta trained on all of them."""
     members = finished(run, FusionSettings(method="anchor_edit"))
-    return applied(base.unet, joint.train(base, [members[concept.name] for concept in concepts]))
+    return applied(base.backbone, joint.train(base, [members[concept.name] for concept in concepts]))
 
 
 EDITS: dict[str, Edit] = {
@@ -101,7 +105,7 @@ def edit_called(label: str) -> Edit:
     name, *changes = label.split(", ")
     if label in EDITS:
         return EDITS[label]
-    if name not in get_args(FusionMethod):
+    if name not in WAYS:
         raise ValueError(choice(label, EDITS))
     values = {key: value for key, _, value in (change.partition("=") for change in changes)}
     flags = {flag: True for flag in FLAGS if flag in values}
@@ -123,7 +127,7 @@ def hidden_names(erased: Sequence[str]) -> list[str]:
 class Bench:
     def __init__(self, run: str, settings: Examination) -> None:
         self.run = run
-        self.concepts = [member.concept for member in finished(run, FusionSettings()).values()]
+        self.concepts = [found.concept for found in results_of(run).values()]
         self.base = models.load("pocket")
         self.evaluator = Evaluator(self.base, PocketScorer(), settings)
         self.hidden = hidden_names([concept.name for concept in self.concepts])

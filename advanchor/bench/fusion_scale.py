@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advanchor.artifacts import pack, sha256, views
+from advanchor.artifacts import sha256, to_bytes, views
 from advanchor.concepts import Concept
-from advanchor.fusion import solve
-from advanchor.fusion.artifact import Member
+from advanchor.fusion import ways
+from advanchor.fusion.member import Member
+from advanchor.fusion.sources import read_ahead
 from advanchor.fusion.statistics import GRAM, accumulate, anchor_statistics
-from advanchor.guard import gram
-from advanchor.runtime.fuse import read_ahead
+from advanchor.training.projection import gram
 
 D, LENGTH, TEMPLATES = 768, 77, 2
 BLOCKS = {320: 5, 640: 5, 1280: 6}  # width of an attention layer -> how many of them; each has to_k and to_v
 CHUNK = 16 * 1024 * 1024  # bytes per read of the plain reading that fusing is compared with
-RIDGE = solve.FusionSettings().ridge
+RIDGE = ways.FusionSettings().ridge
 
 
 def projections() -> dict[str, tuple[int, int]]:
@@ -42,7 +42,7 @@ def write_statistics(folder: Path, count: int) -> list[Member]:
         if not path.is_file():
             generator = torch.Generator().manual_seed(i)
             tensors = {name: torch.randn(shape, generator=generator) for name, shape in projections().items()}
-            path.write_bytes(pack(tensors | {GRAM: gram(random_embeds(generator)).float()}, {"number": i}))
+            path.write_bytes(to_bytes(tensors | {GRAM: gram(random_embeds(generator)).float()}, {"number": i}))
         concept = Concept(name=f"concept {i}", kind="object")
         digest = sha256(path.read_bytes())
         facts = {"task": str(i), "method": {}, "base": "random", "base_digest": ""}
@@ -95,7 +95,7 @@ def closed_form(members: Sequence[Member], count: int) -> dict[str, Any]:
         summing += time.perf_counter() - started
         done += len(part)
     started = time.perf_counter()
-    solve.closed_form(totals, retained, first, RIDGE)
+    ways.closed_form.closed_form(totals, retained, first, RIDGE)
     solving = time.perf_counter() - started
     return {
         "method": "closed_form", "concepts": count, "seconds": summing + solving, "solving_s": solving,
@@ -113,7 +113,7 @@ def anchor_edit(count: int) -> dict[str, Any]:
     started = time.perf_counter()
     for i in range(count):
         accumulate(totals, anchor_statistics(*pairs[i % len(pairs)]))
-    solve.anchor_edit(totals, retained, first, RIDGE, base)
+    ways.anchor_edit.anchor_edit(totals, retained, first, RIDGE, base)
     return {"method": "anchor_edit", "concepts": count, "seconds": time.perf_counter() - started}
 
 

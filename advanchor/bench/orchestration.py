@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from advanchor.runtime.store import Store
+from advanchor.rundir.store import Store
 
 
 @dataclass(frozen=True)

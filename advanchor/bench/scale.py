@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from advanchor.batch_file import read_batch
+from advanchor.batch.file import read_batch
+from advanchor.batch.plan import dump_plan, plan
 from advanchor.bench.chaos import memory
-from advanchor.plan import dump_plan, plan
-from advanchor.runtime.batch import Run
+from advanchor.rundir.status import STATUS_FILE, RunStatus
+from advanchor.rundir.store import Store
+from advanchor.runtime.driver import Run
 from advanchor.runtime.ray_cluster import connected
 from advanchor.runtime.rehearsal import RehearsalCluster, rehearsal
-from advanchor.runtime.status import STATUS_FILE, RunStatus
-from advanchor.runtime.store import Store
 
 NODES = 2
 PROMPTS = {"kind": "object", "templates": ["a {}"], "neutral": ["a shape"]}
@@ -85,17 +85,18 @@ def measure_one(folder: Path, tasks: int, gangs: int, seconds: float) -> Row:
     content = {
         "model": "pocket",
         "output": str(folder / "run"),
-        "method": {"name": "control", "seconds": seconds},
+        "method": {"name": "no_op", "seconds": seconds},
         "concepts": [{"name": f"concept {number}", **PROMPTS} for number in range(1, tasks + 1)],
         "evaluate": None,
         "resources": {"gangs": gangs},
     }
     batch = folder / "batch.yaml"
     batch.write_text(json.dumps(content))
-    spec, concepts = read_batch(batch)
-    planned = plan(spec, concepts)
+    read = read_batch(batch)
+    spec = read.spec
+    planned = plan(spec, read.concepts)
     store = Store(spec.output)
-    store.keep_plan(batch.read_text(), (), dump_plan(spec, planned))
+    store.keep_plan(read.text, (), dump_plan(spec, planned))
     samples: list[Sample] = []
 
     def look(status: RunStatus) -> None:

@@ -11,42 +11,25 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from advanchor import models
-from advanchor.diffusion import Conditioning
+from advanchor.bench.published import PUBLISHED
 from advanchor.models.base import Base
-from advanchor.text import Prompt, tokenize
+from advanchor.models.conditioning import Conditioning
+from advanchor.models.encoders import TextEncoder
+from advanchor.models.sdxl import StableDiffusionXL
+from advanchor.models.stable_diffusion import StableDiffusion
 
-UNETS: dict[str, dict[str, Any]] = {
-    "sd14": {
-        "sample_size": 64,
-        "block_out_channels": (320, 640, 1280, 1280),
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-    },
-    "sdxl": {
-        "sample_size": 128,
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 10),
-        "cross_attention_dim": 2048,
-        "attention_head_dim": (5, 10, 20),
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
+UNETS = {"sd14": PUBLISHED["SD 1.4"].config, "sdxl": PUBLISHED["SDXL"].config}
 LENGTH = 77  # tokens of a prompt
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
 
 
 def unet(name: str, side: int | None = None) -> UNet2DConditionModel:
     """A UNet of sd14 or sdxl; `side`: of its latents, instead of the published size."""
-    config: dict[str, Any] = UNETS[name] | ({"sample_size": side} if side else {})
+    config: dict[str, Any] = {**UNETS[name], **({"sample_size": side} if side else {})}
     return UNet2DConditionModel(**config).eval()
 
 
@@ -73,25 +56,33 @@ class NoTextEncoder(nn.Module):
         self.tokens = nn.Embedding(49408, width)
         self.pooled = nn.Linear(width, pooled)
 
+    @property
+    def device(self) -> torch.device:
+        return self.pooled.weight.device
 
-class RandomSDXL(Base):
+
+class RandomSDXL(StableDiffusionXL):
     """SDXL's conditioning: prompt embeddings, a pooled embedding and six numbers on the picture's size."""
 
-    def encode(self, prompts: Sequence[str | Prompt], token_shift: Tensor | None = None) -> Conditioning:
-        if token_shift is not None:
-            raise NotImplementedError("noise instead of text encoders has no token embeddings to shift")
-        texts = [prompt.text if isinstance(prompt, Prompt) else prompt for prompt in prompts]
-        embeds = self.text_encoder.tokens(tokenize(self.tokenizer, texts).to(self.device)).float()
+    def make_encoders(self) -> list[TextEncoder]:
+        return StableDiffusion.make_encoders(self)
+
+    def unconditional(self) -> Conditioning:
+        return self.encode([""])
+
+    def embed(self, texts: Sequence[str]) -> Conditioning:
+        (encoder,) = self.encoders
+        embeds = encoder.module.tokens(encoder.tokens(texts).input_ids).float()
         size = 8.0 * self.latent_shape[1]
         time_ids = torch.tensor([[size, size, 0, 0, size, size]] * len(texts), device=self.device)
-        pooled = self.text_encoder.pooled(embeds.mean(1))
-        return Conditioning(embeds, {"text_embeds": pooled, "time_ids": time_ids})
+        pooled = encoder.module.pooled(embeds.mean(1))
+        return Conditioning(embeds, {"pooled": pooled, "time_ids": time_ids})
 
 
 def random_base(name: str, side: int, device: str, dtype: torch.dtype = torch.float32) -> Base:
     """A base of sd14's or sdxl's shapes. Its tokenizer is the pocket gallery's; it has no VAE worth the name."""
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(models.BUILT_IN["pocket"] / "tokenizer", model_max_length=LENGTH)
+    tokenizer = CLIPTokenizer.from_pretrained(models.built_in()["pocket"] / "tokenizer", model_max_length=LENGTH)
     encoder: Any = text_encoder() if name == "sd14" else NoTextEncoder(2048, 1280)
     pipeline = SimpleNamespace(
         unet=nn.Module.to(unet(name, side), device, dtype),
@@ -100,4 +91,6 @@ def random_base(name: str, side: int, device: str, dtype: torch.dtype = torch.fl
         vae=nn.Linear(1, 1).to(device),
         scheduler=DDIMScheduler(**SCHEDULER),
     )
-    return (Base if name == "sd14" else RandomSDXL)(pipeline, name=f"random {name}", digest=f"random {name} {side}")
+    return (StableDiffusion if name == "sd14" else RandomSDXL)(
+        pipeline, name=f"random {name}", digest=f"random {name} {side}"
+    )

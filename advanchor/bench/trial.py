@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from advanchor import methods, models
+from advanchor.batch.presets import PRESETS
 from advanchor.bench import authors, shapes
-from advanchor.concepts import PRESETS, Concept, default_prompts
-from advanchor.delta import Delta
-from advanchor.engine import TorchEngine
-from advanchor.evaluation import EvaluationSettings, Evaluator
+from advanchor.concepts import Concept
+from advanchor.evaluation.evaluator import Evaluator
+from advanchor.evaluation.settings import EvaluationSettings
 from advanchor.methods.adv_anchor import Anchor, Settings
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer
-from advanchor.training import Batch, Context
+from advanchor.training.context import Batch, Context
+from advanchor.training.delta import Delta
+from advanchor.training.engine import TorchEngine
 
 VARIANTS = ("authors", "authors, all activations kept", "authors, gradients zeroed", "ours")
 
@@ -114,12 +116,12 @@ def count_rows(unet: nn.Module, rows: dict[str, float], kind: Callable[[], str])
 
 
 def channels_last(base: Base) -> None:
-    base.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    base.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def compiled_blocks(base: Base) -> None:
     """Regional compilation: the repeated transformer blocks only."""
-    base.unet.compile_repeated_blocks(dynamic=False)  # type: ignore[operator]
+    base.backbone.compile_repeated_blocks(dynamic=False)  # type: ignore[operator]
 
 
 def masked(_: Base) -> None:
@@ -127,7 +129,7 @@ def masked(_: Base) -> None:
 
     def search(self: Anchor, batch: Batch) -> None:
         if self.settings.reset_anchor_optimizer:
-            self.reset_optimizer()
+            self.perturbation.reset_optimizer()
         for _ in range(self.settings.anchor_steps):
             if not self.step(batch):
                 break
@@ -147,7 +149,7 @@ def load(trial: Trial, device: str) -> Base:
     if trial.model in shapes.UNETS:
         return shapes.random_base(trial.model, trial.side, device, dtype)
     base = models.load(trial.model, device=device)
-    base.unet.to(dtype)
+    base.backbone.to(dtype)
     return base
 
 
@@ -155,7 +157,7 @@ def concept_of(trial: Trial) -> Concept:
     """An object, a style, a person, the next object, and so on."""
     kinds = [PRESETS[f"gallery/{kind}"]() for kind in ("objects", "styles", "identities")]
     kind, number = trial.concept % len(kinds), trial.concept // len(kinds)
-    return kinds[kind][number % len(kinds[kind])].with_prompts(default_prompts("pocket"))
+    return kinds[kind][number % len(kinds[kind])].with_prompts(models.default_prompts("pocket"))
 
 
 def peak_mb(*, forget: bool = False) -> float:
@@ -188,7 +190,7 @@ def prepared(
     base, settings = context.base, trial.settings()
     if trial.variant == "ours":
         layer = next(iter(context.delta.layers.values()))
-        count_rows(base.unet, rows, lambda: "to_delta" if layer.scale else "to_embeddings")
+        count_rows(base.backbone, rows, lambda: "to_delta" if layer.scale else "to_embeddings")
 
         def erase() -> list[dict[str, Tensor]]:
             return [erasure.delta for erasure in methods.erase(context, settings)]
@@ -196,8 +198,8 @@ def prepared(
     else:
         context.delta.detach()
         checkpointed, zeroed = "kept" not in trial.variant, "zeroed" in trial.variant
-        student = authors.second_unet(base.unet, checkpointed=checkpointed)
-        for unet in (base.unet, student):
+        student = authors.second_unet(base.backbone, checkpointed=checkpointed)
+        for unet in (base.backbone, student):
             count_rows(unet, rows, lambda: "to_all_weights_checkpointed" if checkpointed else "to_all_weights")
         clock.wrap(student, "forward")
         batches = context.batches(settings, latents)
@@ -205,7 +207,7 @@ def prepared(
         def erase() -> list[dict[str, Tensor]]:
             return [authors.erase(context, student, settings, batches, zeroed=zeroed)]
 
-    for owner, name in ((base.unet, "forward"), (torch.autograd, "grad"), (torch.Tensor, "backward")):
+    for owner, name in ((base.backbone, "forward"), (torch.autograd, "grad"), (torch.Tensor, "backward")):
         clock.wrap(owner, name)
     return erase
 
@@ -217,15 +219,15 @@ def measure(trial: Trial) -> Measured:
     settings, clock, rows = trial.settings(), Clock(), {}
     begun = time.perf_counter()
     base = load(trial, device)
-    delta = Delta(base.unet, settings.trained_weights, trial.concepts)
+    delta = Delta(base.backbone, settings.trained_weights, trial.concepts)
     load_s = time.perf_counter() - begun
     if trial.lever:
         LEVERS[trial.lever](base)
-    flops = matmul_flops(device, next(base.unet.parameters()).dtype)
+    flops = matmul_flops(device, next(base.backbone.parameters()).dtype)
 
     begun = time.perf_counter()
     seeds = [1000 * trial.seed + trial.first + i for i in range(trial.concepts)]
-    engine = TorchEngine(base.unet, delta.named_parameters())
+    engine = TorchEngine(base.backbone, delta.named_parameters())
     context = Context(base, engine, delta, [concept_of(trial)] * trial.concepts, seeds)
     latents = context.latents(settings)
     latents_s = time.perf_counter() - begun
@@ -256,8 +258,8 @@ def measure(trial: Trial) -> Measured:
 def score(concept: Concept, tensors: dict[str, Tensor]) -> dict[str, float]:
     """Of a delta of the pocket gallery."""
     base = models.load("pocket", device="cuda" if torch.cuda.is_available() else "cpu")
-    delta = Delta(base.unet, "cross_attention")
-    TorchEngine(base.unet, delta.named_parameters()).load(delta.checked(tensors))
+    delta = Delta(base.backbone, "cross_attention")
+    TorchEngine(base.backbone, delta.named_parameters()).load(delta.checked(tensors))
     evaluator = Evaluator(base, PocketScorer(base.device), EvaluationSettings(solver="dpm", steps=10))
     scores: dict[str, Any] = evaluator.evaluate(concept.name, delta.on).scores
     return {name: scores[name] for name in ("ua", "ira", "cra")}

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advanchor import models
 from advanchor.bench import shapes
-from advanchor.delta import Delta
+from advanchor.training.delta import Delta
 
 
 @dataclass(frozen=True)

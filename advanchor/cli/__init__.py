@@ -6,18 +6,24 @@ import typer
 
 import advanchor
 from advanchor.cli import (
+    art,
     bench,
     cancel,
     check,
     doctor,
     erase,
+    export,
     fuse,
     generate,
+    init,
     logs,
+    measure,
     plan,
     pocket,
     report,
     results,
+    review,
+    schema,
     status,
     study,
     submit,
@@ -47,6 +53,7 @@ def main(
     pass
 
 
+app.command()(init.init)
 app.command()(check.check)
 app.command()(plan.plan)
 app.command()(erase.erase)
@@ -58,9 +65,14 @@ app.command()(erase.resume)
 app.command()(cancel.retry)
 app.command()(results.results)
 app.command()(report.report)
+app.command()(review.review)
 app.command()(fuse.fuse)
+app.command()(export.export)
 app.command()(generate.generate)
+app.command()(measure.measure)
 app.command()(study.study)
+app.command()(schema.schema)
 app.command()(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")
+app.add_typer(art.app, name="art")
 app.add_typer(bench.app, name="bench")

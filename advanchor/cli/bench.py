@@ -3,15 +3,16 @@
 import json
 import shlex
 import sys
-import tempfile
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from advanchor.cli import common
+from advanchor.cli.console import say
 
 app = typer.Typer(help="Measurements of the program itself.", no_args_is_help=True)
 
@@ -22,6 +23,8 @@ Work = Annotated[
 
 def new_folder(output: Path | None) -> Path:
     if output is None:
+        import tempfile
+
         return Path(tempfile.mkdtemp(prefix="advanchor-bench-"))
     try:
         output.mkdir(parents=True)
@@ -30,12 +33,20 @@ def new_folder(output: Path | None) -> Path:
     return output.absolute()
 
 
+def tell(figures: Any, text: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(figures, indent=2))
+    else:
+        say(text)
+
+
 @app.command()
 def chaos(
     concepts: Annotated[int, typer.Option(help="Tasks of the batch.", min=2)] = 200,
     kills: Annotated[int, typer.Option(help="Ranks, nodes and drivers killed.", min=0)] = 50,
     seed: Annotated[int, typer.Option(help="Decides what is killed, and when.")] = 0,
     nodes: Annotated[int, typer.Option(help="Nodes of one CPU each, on this machine.", min=1)] = 2,
+    damage: Annotated[int, typer.Option(help="Files of the run directory cut off, emptied or flipped.", min=0)] = 0,
     output: Work = None,
     as_json: common.AsJson = False,
 ) -> None:
@@ -44,10 +55,48 @@ def chaos(
     from advanchor.bench import chaos as bench
 
     folder = new_folder(output)
-    figures = bench.measure(folder, concepts, kills, seed, nodes)
+    figures = bench.measure(folder, concepts, kills, seed, nodes, damage)
     (folder / "chaos.json").write_text(json.dumps(figures.to_json(), indent=2) + "\n")
-    print(json.dumps(figures.to_json(), indent=2) if as_json else "\n".join(figures.lines()))
+    tell(figures.to_json(), "\n".join(figures.lines()), as_json)
     raise typer.Exit(common.SOME_FAILED if figures.problems else common.OK)
+
+
+@app.command()
+def gpu(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and its figures.", metavar="DIR")],
+    bases: Annotated[
+        list[str] | None,
+        typer.Option("--base", help="Measure only this base; may be repeated.", show_default="all of them"),
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="What is not begun by then is left out.", min=0.1)] = 8.0,
+    toy: Annotated[bool, typer.Option("--toy", help="Small models on the CPU: to see that it runs.")] = False,
+) -> None:
+    """Every base's exact shapes with random weights on this machine's GPU: time, memory against `plan`, a page."""
+    common.quiet()
+    import torch
+
+    from advanchor.bench import gpu as bench
+    from advanchor.bench.published import PUBLISHED
+    from advanchor.messages import choice
+
+    for name in bases or []:
+        if name not in PUBLISHED:
+            common.fail(f"--base {choice(name, PUBLISHED)}")
+    if not toy and not torch.cuda.is_available():
+        common.fail("bench gpu needs a GPU, and PyTorch sees none; --toy runs small models on the CPU")
+    found = bench.measure(bases or [], minutes, partial(say, stderr=True), toy=toy)
+    bench.write(found, output, f"advanchor {shlex.join(sys.argv[1:])}")
+    say(f"{output / 'README.md'}: {len(found.bases)} bases in {found.seconds / 60:.1f} minutes")
+    raise typer.Exit(common.SOME_FAILED if found.failed else common.OK)
+
+
+@app.command()
+def memory(batch_size: Annotated[int, typer.Option(help="Draws of a batch.", min=1, max=10_000)] = 4) -> None:
+    """What SDXL and FLUX.1-dev need of a GPU, from their configurations: a table in Markdown. Nothing is loaded."""
+    common.quiet()
+    from advanchor.bench.memory import table
+
+    say("\n".join(table(batch_size)))
 
 
 @app.command()
@@ -66,7 +115,7 @@ def scale(
     rows = bench.measure(folder, tasks, gangs or [1, 2, 4, 8, 16], seconds)
     found = [row.to_json() for row in rows]
     (folder / "scale.json").write_text(json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2) if as_json else "\n".join([bench.HEAD, *map(bench.line, rows)]))
+    tell(found, "\n".join([bench.HEAD, *map(bench.line, rows)]), as_json)
 
 
 @app.command()
@@ -74,14 +123,14 @@ def orchestration(run_directory: common.RunDirectory, as_json: common.AsJson = F
     """How much of a finished run's time its gangs spent on anything but erasing and evaluating."""
     common.quiet()
     from advanchor.bench import orchestration as bench
-    from advanchor.runtime.store import Store
+    from advanchor.rundir.store import Store
 
     with common.user_errors():
         try:
             found = bench.measure(Store(run_directory))
         except ValueError as error:
             common.fail(f"{run_directory}: {error}")
-    print(json.dumps(asdict(found), indent=2) if as_json else found.sentence())
+    tell(asdict(found), found.sentence(), as_json)
 
 
 @app.command()
@@ -100,8 +149,8 @@ def fusion(
     common.quiet()
     from advanchor.bench import fusion as bench
     from advanchor.bench import fusion_scale
-    from advanchor.runtime.accept import Examination
-    from advanchor.runtime.fuse import FusionError
+    from advanchor.fusion.gate import Examination
+    from advanchor.fusion.member import FusionError
 
     command = f"advanchor {shlex.join(sys.argv[1:])}"
     if run is None:
@@ -127,7 +176,7 @@ def fusion(
             bench.write(output, "gallery.json", json.dumps({"command": command, "rows": rows}, indent=2))
     except FusionError as error:
         common.fail(str(error))
-    print(bench.table(rows) + note)
+    say(bench.table(rows) + note)
 
 
 class BenchModel(StrEnum):
@@ -179,7 +228,7 @@ def speed(
         evaluate=evaluate,
     )
     chosen = lever_variants(trial, pack) if levers else variants(trial, pack, processes)
-    table, raw = run(trial, chosen, rounds, lambda line: typer.echo(line, err=True))
+    table, raw = run(trial, chosen, rounds, partial(say, stderr=True))
     if output:
         output.write_text(json.dumps({"table": [asdict(row) for row in table], "measurements": raw}, indent=1))
-    typer.echo(markdown(table))
+    say(markdown(table))

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from advanchor.cli import common
+from advanchor.cli.console import console, say
+
+if TYPE_CHECKING:
+    from advanchor.batch.file import Batch
 
 
 def check(
@@ -34,46 +38,42 @@ def check(
     if draw and names_only:
         common.fail("--draw and --names-only exclude each other")
     from advanchor import models
-    from advanchor.check import check as find
-    from advanchor.check import undrawn
-    from advanchor.evaluation import EvaluationSettings
-    from advanchor.fusion.retain import read_retain
+    from advanchor.batch.findings import check as find
+    from advanchor.batch.findings import undrawn
+    from advanchor.batch.retain import read_retain
+    from advanchor.evaluation.settings import EvaluationSettings
 
     with common.user_errors():
-        spec, listed = read_concepts_of(concepts, model)
+        read = read_concepts_of(concepts, model)
+        spec, listed = read.spec, read.concepts
         told = read_retain(retain) if retain else None
-        base = None if names_only else models.load(spec.model)
+        base = None if names_only else models.load(spec.base)
+        if base:
+            listed = [concept.with_prompts(base.profile.prompts) for concept in listed]
         findings = find(listed, told, base)
         if draw and base:
-            from rich.console import Console
             from rich.progress import track
 
-            from advanchor.runtime.worker import scorer_for
+            from advanchor.evaluation.scorers import scorer_for
 
             scorer = scorer_for(base, spec.evaluate, listed)
             if scorer is None:
-                common.fail(f"--draw: nothing can tell what pictures of {spec.model!r} show; set evaluate.scorer")
-            shown = track(listed, "drawing", console=Console(stderr=True), transient=True)
+                common.fail(f"--draw: nothing can tell what pictures of {spec.base!r} show; set evaluate.scorer")
+            shown = track(listed, "drawing", console=console(stderr=True), transient=True)
             findings += undrawn(shown, base, scorer, spec.evaluate or EvaluationSettings(), draw)
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(f"{finding.kind}: {finding.message}")
-        print(f"{len(listed)} concepts, {len(findings)} findings")
+            say(f"{finding.kind}: {finding.message}")
+        say(f"{len(listed)} concepts, {len(findings)} findings")
     raise typer.Exit(common.SOME_FAILED if findings else common.OK)
 
 
-def read_concepts_of(path: Path, model: str):  # noqa: ANN201  (the types are torch's side of the house)
-    """The batch and its concepts. Raises BatchError."""
-    from advanchor import yaml_lines
-    from advanchor.batch_file import parse_batch, read_batch
+def read_concepts_of(path: Path, model: str) -> "Batch":
+    """The batch, or one made of a file that lists concepts only. Raises BatchError."""
+    from advanchor.batch.file import parse_batch, read_batch
 
     if path.suffix == ".csv":
         return parse_batch(f"model: {json.dumps(model)}\nconcepts: [{{from: {json.dumps(path.name)}}}]\n", path)
-    try:
-        data = yaml_lines.parse(path.read_text()).data
-    except (OSError, UnicodeDecodeError, yaml_lines.YamlError):
-        data = {}  # read_batch says what is wrong, and where
-    missing = isinstance(data, dict) and "model" not in data
-    return read_batch(path, [f"model={json.dumps(model)}"] if missing else [])
+    return read_batch(path, model=model)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from advanchor.plan import Task
-    from advanchor.runtime.store import Store
-    from advanchor.spec import BatchSpec
+    from advanchor.batch.file import Batch
+    from advanchor.batch.plan import Task
+    from advanchor.batch.spec import BatchSpec
+    from advanchor.rundir.store import Store
 
 OK, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -30,18 +31,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 
 
 def fail(message: str, code: int = BAD_INPUT) -> NoReturn:
-    for line in message.splitlines():
-        typer.echo(f"error: {line}", err=True)
+    from advanchor.cli.console import safe
+
+    for line in message.strip("\n").split("\n"):
+        typer.echo(f"error: {safe(line)}", err=True)
     raise typer.Exit(code)
+
+
+def check_new_file(option: str, path: Path) -> None:
+    """Make the folder that a file will be written into. Exit code 2 if that, or the file, cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocked = "is a folder" if path.is_dir() else "" if os.access(path.parent, os.W_OK) else "cannot be written"
+    except (OSError, ValueError) as error:
+        blocked = f"cannot be written: {getattr(error, 'strerror', None) or error}"
+    if blocked:
+        fail(f"{option} {path}: {blocked}")
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Errors that are the user's to mend become lines on stderr and exit code 2; others keep their traceback."""
     from advanchor.artifacts import ArtifactError
+    from advanchor.batch.spec import BatchError
     from advanchor.models import ModelError
-    from advanchor.runtime.files import StoreError
-    from advanchor.spec import BatchError
+    from advanchor.rundir.storage import StoreError
 
     try:
         yield
@@ -57,46 +71,51 @@ def quiet() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("DS_ACCELERATOR_LOG", "ERROR")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)  # it sets its level itself
 
 
-def planned(batch: Path, overrides: Sequence[str] | None, output: str | None) -> "tuple[BatchSpec, list[Task]]":
+def planned(batch: Path, overrides: Sequence[str] | None, output: str | None) -> "tuple[Batch, list[Task]]":
     """The batch and its tasks; every error is reported at once, before any work, with exit code 2."""
     quiet()
-    from advanchor.batch_file import located, read_batch
-    from advanchor.plan import plan
-    from advanchor.spec import BatchError
+    from advanchor.batch.file import read_batch
+    from advanchor.batch.plan import make_tasks
+    from advanchor.batch.problems import problems
+    from advanchor.batch.spec import BatchError
+    from advanchor.rundir.store import Store
 
     with user_errors():
-        spec, concepts = read_batch(batch, overrides or (), output)
         try:
-            return spec, plan(spec, concepts)
+            read = read_batch(batch, overrides or (), output)
         except BatchError as error:
-            raise BatchError(located(error.problems, batch)) from error
+            if error.rest is None:
+                raise
+            more = error.rest.located(problems(error.rest.spec, error.rest.concepts, fetch=False))
+            raise BatchError([*error.problems, *more]) from error
+        if found := problems(read.spec, read.concepts):
+            raise BatchError(read.located(found))
+        Store(read.spec.output)  # can it be a run directory at all?
+        return read, make_tasks(read.spec, read.concepts)
 
 
 def opened(run_directory: str) -> "tuple[BatchSpec, list[Task], Store]":
-    """A run by its directory. Exit code 2 if there is none."""
-    from pydantic import ValidationError
-
-    from advanchor.plan import load_plan
-    from advanchor.runtime.store import Store
+    """A run by its directory, with what has come in the place of its tasks. Exit code 2 if there is none."""
+    from advanchor.batch.plan import load_plan
+    from advanchor.rundir.again import in_place
+    from advanchor.rundir.store import Store
 
     with user_errors():
         store = Store(run_directory)
         content = store.read_json("plan.json")
-    if content is None:
-        fail(f"{run_directory} has no plan.json: it is not a run directory")
-    try:
-        spec, tasks = load_plan(content)
-    except (ValidationError, KeyError) as error:
-        fail(f"{store.path('plan.json')} was written by another version of this program: {error}")
+        if content is None:
+            fail(f"{run_directory} has no plan.json: it is not a run directory")
+        spec, tasks = load_plan(content, store.path("plan.json"))
+        tasks = in_place(store, tasks)
     return spec.model_copy(update={"output": store.url}), tasks, store
 
 
 def chosen(tasks: "list[Task]", names: Sequence[str]) -> "list[Task]":
     """The tasks of these concepts; all of them if none is named. Exit code 2 for a name that is not in the run."""
-    from advanchor.explain import choice
+    from advanchor.messages import choice
 
     known = {task.concept.name: task for task in tasks}
     for name in names:

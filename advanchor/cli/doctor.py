@@ -5,14 +5,12 @@ import platform
 import shutil
 import stat
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from advanchor.cli import common
+from advanchor.cli.console import cell, console
 
 GOOD, WARNING, BAD = "ok", "warning", "bad"
 Finding = tuple[str, str]  # GOOD, WARNING or BAD; and what was found
@@ -25,7 +23,7 @@ def doctor() -> None:
         "python": python,
         "packages": packages,
         "device": device,
-        "pocket gallery": gallery,
+        "pocket galleries": galleries,
         "ray": ray_starts,
         "deepspeed": deepspeed_trains,
         "token": token,
@@ -40,8 +38,8 @@ def doctor() -> None:
             level, text = BAD, f"{type(error).__name__}: {error}"
         findings.append(level)
         colour = {GOOD: "green", WARNING: "yellow", BAD: "red"}[level]
-        table.add_row(name, Text(level, colour), Text(text))
-    Console().print(table)
+        table.add_row(name, cell(level, colour), cell(text))
+    console().print(table)
     raise SystemExit(common.SOME_FAILED if BAD in findings else common.OK)
 
 
@@ -50,6 +48,8 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
+    from importlib.metadata import PackageNotFoundError, version
+
     names = ("torch", "diffusers", "transformers", "deepspeed", "ray", "safetensors")
     found, missing = [], []
     for name in names:
@@ -69,12 +69,14 @@ def device() -> Finding:
     return GOOD, ", ".join(names)
 
 
-def gallery() -> Finding:
+def galleries() -> Finding:
     from advanchor import models
+    from advanchor.models.digests import folder_digest
 
-    folder = models.resolve("pocket")
-    models.adapter(folder)
-    return GOOD, f"digest {models.digest(folder)[:12]}"
+    found = models.built_in()
+    for folder in found.values():
+        models.adapter(folder)
+    return GOOD, ", ".join(f"{name}: digest {folder_digest(folder)[:12]}" for name, folder in found.items())
 
 
 def ray_starts() -> Finding:
@@ -82,7 +84,7 @@ def ray_starts() -> Finding:
 
     from advanchor.runtime.ray_cluster import connected
 
-    with connected():
+    with connected("local"):
         resources = ray.cluster_resources()
     return GOOD, f"starts here: CPU {resources.get('CPU', 0):g}, GPU {resources.get('GPU', 0):g}"
 
@@ -90,11 +92,11 @@ def ray_starts() -> Finding:
 def deepspeed_trains() -> Finding:
     import torch
     from torch import nn
-    from torch.distributed import TCPStore
+    from torch.distributed import HashStore
 
-    from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
+    from advanchor.runtime.deepspeed_engine import DeepSpeedEngine, join_ranks
 
-    join_ranks(0, 1, TCPStore("127.0.0.1", 0, 1, is_master=True))
+    join_ranks(0, 1, HashStore())
     layer = nn.Linear(2, 1)
     engine = DeepSpeedEngine(layer, dict(layer.named_parameters()), stage=1, precision="fp32", offload="none")
     engine.reset(0.1)
@@ -107,7 +109,7 @@ def deepspeed_trains() -> Finding:
 def token() -> Finding:
     path = Path("~/.ray/auth_token").expanduser()
     if not path.exists():
-        return GOOD, "none yet; Ray makes one when it starts"
+        return GOOD, "none yet; the first run makes one"
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         return BAD, f"{path} is readable for others (mode {mode:o}): chmod 600 {path}"

@@ -1,30 +1,26 @@
 """advanchor fuse: many erasures become one model."""
 
-import enum
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.table import Table
 
 from advanchor.cli import common, live
+from advanchor.cli.console import cell, console, safe
+from advanchor.cli.console import say as tell
 from advanchor.cli.erase import Address, Insecure, Local
+from advanchor.cli.progress import progress
 
 if TYPE_CHECKING:
-    from advanchor.evaluation import EvaluationSettings
     from advanchor.fusion.artifact import Fusion
-    from advanchor.fusion.gate import Bars
-    from advanchor.models.base import Base
-
-
-class Method(enum.StrEnum):
-    closed_form = "closed_form"
-    anchor_edit = "anchor_edit"
-    task_arithmetic = "task_arithmetic"
-    neurons = "neurons"
+    from advanchor.fusion.gate import Bars, Examination
+    from advanchor.fusion.repair import Tune
 
 
 Names = list[str] | None
@@ -41,9 +37,18 @@ Sources = Annotated[
 def fuse(
     sources: Sources,
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the fused model.", metavar="DIR")],
-    method: Annotated[Method | None, typer.Option(help="How they are fused.", show_default="closed_form")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How they are fused: auto (each kind as suits it), or a way of docs/fusion.md.",
+            show_default="auto",
+        ),
+    ] = None,
     only: Annotated[Names, typer.Option(help="Fuse only this concept; may be repeated.", metavar="NAME")] = None,
     without: Annotated[Names, typer.Option(help="Leave this concept out; may be repeated.", metavar="NAME")] = None,
+    accepted: Annotated[
+        bool, typer.Option("--accepted", help="Of runs, only what a person has accepted: `advanchor review`.")
+    ] = False,
     retain: Annotated[
         Path | None, typer.Option(help="retain.yaml: prompts that must keep their meaning.", show_default=False)
     ] = None,
@@ -62,59 +67,58 @@ def fuse(
 ) -> None:
     """Fuse finished erasures into one model. Exit code 1 if a concept, or what is retained, falls below its bar."""
     common.quiet()
-    from advanchor import models
-    from advanchor.fusion.artifact import write_fused
+    from advanchor.batch.retain import read_retain
+    from advanchor.fusion.make import Wanted, make
+    from advanchor.fusion.member import FusionError
     from advanchor.fusion.neurons import TextEncoderError
-    from advanchor.fusion.retain import read_retain
     from advanchor.report.fused import write_fused_report
-    from advanchor.runtime import accept
-    from advanchor.runtime.drive import ClusterError, Place
-    from advanchor.runtime.fuse import FusionError, plan_fusion
-    from advanchor.runtime.fuse import fuse as run
-    from advanchor.runtime.store import StoreError
+    from advanchor.runtime.errors import ClusterError
+    from advanchor.runtime.place import Place, refuse
+    from advanchor.runtime.repairs import tuner
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         common.fail(f"--output {output}: is not empty; choose another folder")
-    say = Console(stderr=True, highlight=False).print
+    working = output.absolute().with_name(f"{output.name}.repairs")  # of repairs; on a cluster all nodes must see it
+    say = partial(tell, stderr=True)
+
+    @contextmanager
+    def tuned() -> "Iterator[Tune]":
+        with progress(as_json, console(stderr=True)) as view:
+            yield tuner(working, place, view, say)
+
+    place = Place(local, address, insecure_no_token)
     with common.user_errors():
         try:
+            if repair:
+                refuse(place)
             changes, examination, bars = changed(method, overrides or [])
             told = read_retain(retain) if retain else None
-            plan = plan_fusion(sources, changes, told, only=only or (), without=without or ())
-            base = models.load(plan.base)
-            fusion = run(plan, base)
-            judge = accept.make_gate(base, examination, bars) if gate or repair else None
-            repairs: dict[str, bytes] = {}
-            if judge:
-                fusion.verdict = judge.verdict(fusion)
-                if repair:
-                    with live.progress(as_json, Console(stderr=True)) as view:
-                        place = Place(local, address, insecure_no_token)
-                        tune = accept.tuner(working_folder(output), place, view, say)
-                        fusion, repairs = accept.repair(fusion, judge, output.resolve(), tune, say)
-        except (ClusterError, FusionError, StoreError, TextEncoderError) as error:
+            names = {"only": only or (), "without": without or (), "accepted": accepted}
+            wanted = Wanted(
+                sources, changes, told, **names, examined=gate, examination=examination, bars=bars, pipeline=pipeline
+            )
+            fusion = make(wanted, output, say, tuned if repair else None)
+        except (ClusterError, FusionError, TextEncoderError) as error:
             common.fail(str(error))
         except KeyboardInterrupt:
-            common.fail(f"interrupted; the same command goes on with what is in {working_folder(output)}", 130)
-        write_fused(fusion, output, pipeline_writer(base, fusion) if pipeline else None, repairs)
-    shutil.rmtree(working_folder(output), ignore_errors=True)
+            common.fail(f"interrupted; the same command goes on with what is in {working}", common.INTERRUPTED)
+    shutil.rmtree(working, ignore_errors=True)
     write_fused_report(output)
     show(fusion, output, as_json)
     raise typer.Exit(common.SOME_FAILED if fusion.verdict and not fusion.verdict["passed"] else common.OK)
 
 
-def changed(method: Method | None, overrides: list[str]) -> "tuple[dict[str, Any], EvaluationSettings, Bars]":
+def changed(method: str | None, overrides: list[str]) -> "tuple[dict[str, Any], Examination, Bars]":
     """Settings that are to differ, how the fused model is examined, and its bars. Raises BatchError."""
     from pydantic import ValidationError
 
-    from advanchor.batch_file import set_override
-    from advanchor.explain import reason
-    from advanchor.fusion.gate import Bars
-    from advanchor.fusion.solve import FusionSettings
-    from advanchor.runtime.accept import Examination
-    from advanchor.spec import BatchError
+    from advanchor.batch.file import set_override
+    from advanchor.batch.spec import BatchError
+    from advanchor.fusion.gate import Bars, Examination
+    from advanchor.fusion.ways import FusionSettings
+    from advanchor.messages import reason
 
-    data: dict[str, Any] = {"method": method.value} if method else {}
+    data: dict[str, Any] = {"method": method} if method else {}
     for override in overrides:
         set_override(data, override)
     sections = {"evaluate": (Examination, data.pop("evaluate", {})), "bars": (Bars, data.pop("bars", {}))}
@@ -134,35 +138,46 @@ def changed(method: Method | None, overrides: list[str]) -> "tuple[dict[str, Any
     return data, made["evaluate"], made["bars"]
 
 
-def working_folder(output: Path) -> Path:
-    """Where repairs run until the fusion is written; on a cluster all nodes must see it."""
-    return output.absolute().with_name(f"{output.name}.repairs")
-
-
-def pipeline_writer(base: "Base", fusion: "Fusion") -> Callable[[Path], None]:
-    """Writes the fused model as a diffusers pipeline."""
-
-    def write(folder: Path) -> None:
-        with fusion.on(base):
-            base.pipeline.save_pretrained(folder, safe_serialization=True)
-
-    return write
-
-
 def show(fusion: "Fusion", folder: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"folder": str(folder), "facts": fusion.facts, "verdict": fusion.verdict}, indent=2))
         return
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{len(fusion.members)} concepts in {folder}", markup=False)
     if fusion.verdict is None:
-        console.print("not examined", style="dim")
-        return
-    for row in fusion.verdict["concepts"]:
+        tell("not examined", "dim")
+    else:
+        show_verdict(fusion.verdict)
+    tell(f"{len(fusion.members)} concepts in {safe(folder)}")
+    tell(f"report: {safe(folder / 'report.html')}")
+    if (folder / "pipeline").exists():
+        tell(f"model: {safe(folder / 'pipeline')}, which diffusers' from_pretrained takes")
+
+
+def show_verdict(verdict: Mapping[str, Any]) -> None:
+    """A table of few concepts, lines for those below the bar, and what is left of all else."""
+    examined = [row for row in verdict["concepts"] if row["ua"] is not None]
+    if 0 < len(examined) <= live.MANY:
+        console().print(table(examined))
+    for row in examined:
         if row["passed"] is False:
-            text = f"below the bar: {row['name']}: UA {100 * row['ua']:.1f} %"
-            console.print(text, style="red", markup=False)
-    for row in fusion.verdict["retained"]:
+            tell(f"below the bar: {safe(row['name'])}: UA {100 * row['ua']:.1f} %", "red")
+    for row in verdict["retained"]:
         if row["value"] is None:
             text = f"retained {row['attribute']}: {100 * row['fused']:.1f} % (base {100 * row['base']:.1f} %)"
-            console.print(text, style="red" if not row["passed"] else "", markup=False)
+            tell(text, "red" if not row["passed"] else "")
+    if examined:
+        passed = sum(row["passed"] for row in examined)
+        tell(f"{passed} of {len(examined)} concepts reach a UA of {verdict['bars']['ua']:.0%} in the fused model")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """UA of every concept by its own erasure and in the fused model, and their means."""
+    view = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("concept", "kind", "UA alone", "UA fused"):
+        view.add_column(title, justify="left" if title in ("concept", "kind") else "right", no_wrap=True)
+    for row in rows:
+        uas = (cell(live.percent(row["ua_alone"])), cell(live.percent(row["ua"]), "" if row["passed"] else "red"))
+        view.add_row(cell(row["name"][:40]), cell(row["kind"]), *uas)
+    alone = [row["ua_alone"] for row in rows if row["ua_alone"] is not None]
+    means = (sum(uas) / len(uas) if uas else None for uas in (alone, [row["ua"] for row in rows]))
+    view.add_row(cell("mean", "bold"), "", *(cell(live.percent(mean), "bold") for mean in means))
+    return view

@@ -1,49 +1,85 @@
-"""Progress of a run: one live table in a terminal, plain lines elsewhere, JSON lines for machines."""
+"""A run's state in words, numbers and a table, for a terminal."""
 
-import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from advanchor.cli.console import cell
+
 if TYPE_CHECKING:
-    from advanchor.runtime.status import RunStatus, TaskRow
+    from advanchor.rundir.status import RunStatus, TaskRow
 
 MANY = 24  # with more concepts than this only the running ones are listed
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "queued": "dim", "cancelled": "yellow"}
+WEAK = "hardly erased"  # the state of what is done and below the bar
+MAX_WEAK = 10  # concepts that a warning names
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "queued": "dim", "cancelled": "yellow", "waiting": "dim"}
 
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def duration(seconds: float) -> str:
+    """In the unit that a person would say."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counts(status: "RunStatus") -> list[tuple[int, str]]:
+    states = ("done", "running", "queued", "failed", "cancelled", "waiting")
+    return [(n, name) for name in states if (n := status.count(name))]
+
+
+def pace(status: "RunStatus") -> tuple[float, float | None]:
+    """Concepts that this driver has done per second, and seconds that are left; None before it can be told."""
+    done, elapsed = status.count("done") - status.done_before, status.updated_at - status.started_at
+    if done < 1 or elapsed <= 0:
+        return 0.0, None
+    unfinished = status.count("running") + status.count("queued")
+    return done / elapsed, unfinished * elapsed / done if unfinished else None
+
+
 def summary(status: "RunStatus") -> str:
-    counts = [
-        f"{n} {name}" for name in ("done", "running", "queued", "failed", "cancelled") if (n := status.count(name))
-    ]
-    elapsed = status.updated_at - status.started_at
-    line = f"{', '.join(counts)} · {status.gangs} of {status.wanted_gangs} gangs ready · {elapsed:.0f} s"
-    if status.note:
-        line += f" · {status.note}"
-    done, running = status.count("done") - status.done_before, status.count("running")
-    if running and done:
-        left = (running + status.count("queued")) / done * elapsed
-        line += f" · about {left:.0f} s left"
-    return line
+    """One line for logs."""
+    told = ", ".join(f"{number} {name}" for number, name in counts(status))
+    elapsed = max(0.0, status.updated_at - status.started_at)
+    line = f"{told} · {status.gangs} of {status.wanted_gangs} gangs ready · {duration(elapsed)}"
+    line += f" · {status.note}" if status.note else ""
+    _, left = pace(status)
+    return line + (f" · about {duration(left)} left" if left is not None and status.count("running") else "")
+
+
+def weak(uas: Mapping[str, float | None]) -> str:
+    """A warning that names concepts which are done and hardly erased, the worst first; empty if there are none."""
+    from advanchor.evaluation.settings import BAR, is_weak
+
+    found = sorted((ua, name) for name, ua in uas.items() if ua is not None and is_weak(ua))
+    if not found:
+        return ""
+    named = ", ".join(f"{name} {percent(ua)}" for ua, name in found[:MAX_WEAK])
+    more = f" and {len(found) - MAX_WEAK} more" if len(found) > MAX_WEAK else ""
+    return f"warning: UA below {BAR:.0%}, hardly erased: {named}{more}; more steps or a higher lr erase more"
+
+
+def is_done_weakly(row: "TaskRow") -> bool:
+    from advanchor.evaluation.settings import is_weak
+
+    return row.status == "done" and is_weak((row.scores or {}).get("ua"))
 
 
 def state(row: "TaskRow") -> Text:
     """Where a task is; of a running one, its phase, step and loss."""
+    if is_done_weakly(row):
+        return cell(WEAK, "yellow")
     if row.status != "running":
-        return Text(row.status, STYLES.get(row.status, ""))
+        return cell(row.status, STYLES.get(row.status, ""))
     where = f"{row.phase} {row.step}/{row.total}" if row.total > 1 else row.phase or "starting"
     loss = f" {row.loss:.4f}" if row.loss and row.phase == "student" else ""
-    return Text(where + loss, STYLES["running"])
+    return cell(where + loss, STYLES["running"])
 
 
 def table(status: "RunStatus") -> Table:
@@ -60,52 +96,5 @@ def table(status: "RunStatus") -> Table:
     for row in shown:
         scores = row.scores or {}
         numbers = [percent(scores.get(name)) if row.status == "done" else "" for name in ("ua", "ira", "cra")]
-        view.add_row(Text(row.name), row.kind, state(row), *numbers, f"{row.seconds:.0f}" if row.seconds else "")
+        view.add_row(cell(row.name), cell(row.kind), state(row), *numbers, f"{row.seconds:.0f}" if row.seconds else "")
     return view
-
-
-@contextmanager
-def progress(as_json: bool, console: Console) -> Iterator[Callable[["RunStatus"], None]]:
-    """A view for a run, which is called with every snapshot."""
-    if as_json:
-        yield JsonLines()
-    elif console.is_terminal:
-        with Live(console=console, refresh_per_second=4, transient=True) as live:
-            yield lambda status: live.update(Group(table(status), Text(summary(status), "dim")))
-    else:
-        yield PlainLines(console)
-
-
-class PlainLines:
-    """A line whenever a concept's state changes, and one every half minute."""
-
-    def __init__(self, console: Console) -> None:
-        self.console, self.seen, self.last = console, {}, 0.0
-
-    def __call__(self, status: "RunStatus") -> None:
-        for row in status.tasks:
-            if row.status != self.seen.get(row.id, "queued"):
-                self.seen[row.id] = row.status
-                scores = row.scores or {}
-                numbers = " ".join(f"{n.upper()} {percent(scores[n])}" for n in ("ua", "ira", "cra") if n in scores)
-                self.console.print(
-                    Text(" ".join(filter(None, (row.status, row.name, numbers, row.reason)))), soft_wrap=True
-                )
-        if time.monotonic() - self.last > 30:
-            self.last = time.monotonic()
-            self.console.print(Text(summary(status)))
-
-
-class JsonLines:
-    """A JSON object per change of a concept's state."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, str] = {}
-
-    def __call__(self, status: "RunStatus") -> None:
-        from dataclasses import asdict
-
-        for row in status.tasks:
-            if row.status != self.seen.get(row.id, "queued"):
-                self.seen[row.id] = row.status
-                print(json.dumps(asdict(row)), flush=True)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advanchor.cli import common, erase
+from advanchor.cli.console import safe, say
 
 if TYPE_CHECKING:
-    from advanchor.spec import BatchSpec
+    from advanchor.batch.spec import BatchSpec
 
 
 def submit(
@@ -17,7 +18,8 @@ def submit(
     overrides: common.Overrides = None,
     output: common.Output = None,
     address: Annotated[
-        str | None, typer.Option(help="The cluster or its dashboard, http://host:8265 (default: RAY_ADDRESS).")
+        str | None,
+        typer.Option(help="The cluster or its dashboard, http://host:8265. RAY_API_SERVER_ADDRESS, RAY_ADDRESS win."),
     ] = None,
     insecure_no_token: erase.Insecure = False,
     follow: Annotated[bool, typer.Option("--follow", help="Stay, and show what the run prints until it ends.")] = False,
@@ -25,13 +27,13 @@ def submit(
 ) -> None:
     """Start a batch on a Ray cluster as a job of its own. A run that is already at work there is not started twice."""
     common.quiet()
-    from advanchor.batch_file import read_batch
-    from advanchor.runtime.drive import ClusterError
+    from advanchor.batch.file import read_batch
+    from advanchor.rundir.store import Store
+    from advanchor.runtime.errors import ClusterError
     from advanchor.runtime.jobs import Jobs
-    from advanchor.runtime.store import Store
 
     with common.user_errors():
-        spec, _ = read_batch(batch, overrides or (), output)
+        spec = read_batch(batch, overrides or (), output).spec
         url = Store(spec.output).url
     options = [word for override in overrides or () for word in ("--set", override)]
     options += ["--insecure-no-token"] if insecure_no_token else []
@@ -43,16 +45,19 @@ def submit(
     if as_json:
         print(json.dumps({"job": job.id, "status": job.status, "new": job.is_new, "output": url}))
     else:
-        print(f"{'submitted' if job.is_new else 'already there, ' + job.status.lower()}: {job.id}")
-        print(f"  advanchor status {url}\n  advanchor cancel {url} --all")
+        say(safe(f"{'submitted' if job.is_new else 'already there, ' + job.status.lower()}: {job.id}"))
+        say(f"  advanchor status {safe(url)}\n  advanchor cancel {safe(url)} --all")
     if follow:
-        ended = jobs.follow(job.id)
+        try:
+            ended = jobs.follow(job.id)
+        except ClusterError as error:
+            common.fail(str(error))
         raise typer.Exit(common.OK if ended == "SUCCEEDED" else common.SOME_FAILED)
 
 
 def carried_files(spec: "BatchSpec") -> list[Path]:
     """The tables that a batch refers to; exit code 2 for one that does not lie in or below the batch's folder."""
-    from advanchor.spec import FileEntry
+    from advanchor.batch.spec import FileEntry
 
     paths = [entry.source for entry in spec.concepts if isinstance(entry, FileEntry)]
     for path in paths:

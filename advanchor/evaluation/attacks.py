@@ -21,14 +21,17 @@ import torch
 from torch import Tensor
 
 from advanchor.concepts import Concept
-from advanchor.delta import Delta
-from advanchor.diffusion import Conditioning, add_noise, predict_noise
-from advanchor.engine import derived_seed
-from advanchor.evaluation import Evaluator
+from advanchor.evaluation.evaluator import Evaluator
 from advanchor.evaluation.generate import Encode, generate, numbered_seeds, sampled
 from advanchor.models.base import Base
-from advanchor.retained import own_vocabulary, sampled_prompts, words
-from advanchor.text import Prompt, fill, later_tokens, pad_to_prompt
+from advanchor.models.conditioning import Conditioning
+from advanchor.models.profile import sampled_prompts
+from advanchor.models.schedule import add_noise
+from advanchor.models.text import Prompt, fill
+from advanchor.models.vocabulary import words
+from advanchor.training.delta import Delta
+from advanchor.training.engine import derived_seed
+from advanchor.training.perturbation import SoftPrompt
 
 NUM_PICTURES = 32  # that an attack learns from
 BATCH_SIZE = 4  # draws in an optimizer step
@@ -55,25 +58,25 @@ class Draw:
     """Noisy pictures, which a model that knows what they show can denoise."""
 
     rows: list[int]  # which of the pictures
-    noise: Tensor  # (B, C, h, w)
+    ideal: Tensor  # (B, C, h, w) what a perfect model predicts
     timesteps: Tensor  # (B,)
     noisy_latents: Tensor  # (B, C, h, w)
 
 
 def draw(base: Base, pictures: Pictures, size: int, generator: torch.Generator, earliest: float = 0.0) -> Draw:
-    """x_t of `size` pictures, t uniform over the schedule from a share of it on."""
-    latents, last = pictures.latents, base.schedule.num_train_timesteps
+    """x_t of `size` pictures, t as the base's own sampler visits them from a share of the schedule on."""
+    latents, schedule = pictures.latents, base.schedule
     rows = torch.randint(len(latents), (size,), generator=generator)
-    timesteps = torch.randint(int(earliest * last), last, (size,), generator=generator).to(latents.device)
+    timesteps = schedule.draw((size,), generator, earliest).to(latents.device)
     noise = torch.randn(size, *latents.shape[1:], generator=generator).to(latents.device)
-    noisy_latents = add_noise(base.schedule, latents[rows.to(latents.device)], noise, timesteps)
-    return Draw(rows.tolist(), noise, timesteps, noisy_latents)
+    own = latents[rows.to(latents.device)]
+    return Draw(rows.tolist(), schedule.ideal(own, noise), timesteps, add_noise(schedule, own, noise, timesteps))
 
 
 def denoising_loss(base: Base, drawn: Draw, conditioning: Conditioning) -> Tensor:
-    """MSE( eps(x_t, e), noise ), (B,), of whichever model speaks (Ho et al. 2020)."""
-    eps = predict_noise(base.unet, base.schedule, drawn.noisy_latents, drawn.timesteps, conditioning)
-    return (eps - drawn.noise).square().flatten(1).mean(1)
+    """MSE( prediction(x_t, e), ideal ), (B,), of whichever model speaks (Ho et al. 2020, Liu et al. 2022)."""
+    predicted = base.predict(base.backbone, drawn.noisy_latents, drawn.timesteps, conditioning)
+    return (predicted - drawn.ideal).square().flatten(1).mean(1)
 
 
 class Target:
@@ -119,7 +122,7 @@ class Target:
     @cached_property
     def others(self) -> Pictures:
         """The base's pictures of its own world: of prompts without the name, and only those that do not show it."""
-        vocabulary, seed = own_vocabulary(self.base.name), self.seed("others")
+        vocabulary, seed = self.base.profile.vocabulary, self.seed("others")
         prompts = [Prompt(text) for text in sampled_prompts(vocabulary, NUM_PICTURES, seed, [self.concept.name])]
         latents = self.latents(prompts)
         kept = [i for i, shown in enumerate(self.shown(self.base.decode(latents))) if not shown]
@@ -144,20 +147,17 @@ def share(outcomes: Sequence[bool]) -> float:
 def soft_prompt(target: Target) -> dict[str, Any]:
     """A universal shift of token embeddings that minimises MSE( eps(x_t, e), noise ) in the student.
 
-    A row per token of the concept and one for all tokens after it. Adam; of CHECKS looks at the second half of its
-    way, and its start, the one with the lowest loss on fixed draws.
+    Of CHECKS looks at the second half of its way, and its start, the one with the lowest loss on fixed draws.
     """
     base, pictures, steps = target.base, target.own, target.settings.attack_steps
-    table = base.text_encoder.get_input_embeddings().weight
-    rows = int(later_tokens(base.concept_tokens(pictures.prompts)).max()) + 1
-    shift = torch.zeros(rows, table.shape[1], device=base.device, requires_grad=True)
-    optimizer = torch.optim.Adam([shift], lr=SOFT_PROMPT_LR * table.float().std().item())
+    soft_prompt = SoftPrompt(base, [pictures.prompts], SOFT_PROMPT_LR)
+    (shift,) = soft_prompt.rows
     generator = target.generator("soft_prompt")
     fixed = draw(base, pictures, JUDGED_BY, generator, NOISY)
 
     def encode(prompts: Sequence[str | Prompt]) -> Conditioning:
         named = [p if isinstance(p, Prompt) else occurrences(p, target.concept.name) for p in prompts]
-        return base.encode(named, token_shift=pad_to_prompt(shift, later_tokens(base.concept_tokens(named))))
+        return soft_prompt.encode(named)
 
     def loss(drawn: Draw) -> Tensor:
         return denoising_loss(base, drawn, encode([pictures.prompts[row] for row in drawn.rows])).mean()
@@ -169,8 +169,7 @@ def soft_prompt(target: Target) -> dict[str, Any]:
     with target.student():
         best = start = judged()
         for step in range(1, steps + 1):
-            (shift.grad,) = torch.autograd.grad(loss(draw(base, pictures, BATCH_SIZE, generator, NOISY)), [shift])
-            optimizer.step()
+            soft_prompt.step(loss(draw(base, pictures, BATCH_SIZE, generator, NOISY))[None], [0])
             if 2 * step > steps and (steps - step) % max(1, steps // (2 * CHECKS)) == 0:
                 best = min(best, judged(), key=lambda found: found[0])
         with torch.no_grad():
@@ -182,7 +181,7 @@ def soft_prompt(target: Target) -> dict[str, Any]:
 
 def candidates(base: Base, name: str) -> list[str]:
     """Whole words that are one token each and have nothing of the name in them, sorted."""
-    endings = (piece.removesuffix("</w>") for piece in base.tokenizer.get_vocab() if piece.endswith("</w>"))
+    endings = (piece.removesuffix("</w>") for piece in base.encoders[0].tokenizer.get_vocab() if piece.endswith("</w>"))
     whole = (word for word in endings if len(word) >= SHORTEST_WORD and word.isascii() and word.isalpha())
     return sorted(word for word in whole if not any(part in word for part in words(name)))
 

@@ -21,10 +21,10 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from advanchor.concepts import Concept
 from advanchor.evaluation.exam import Answers, Exam, Question, UnknownConceptError
-from advanchor.evaluation.scorers import FORMS, ScorerSettings, other_names
+from advanchor.evaluation.settings import FORMS, ScorerSettings, other_names
 from advanchor.models import ModelError
-from advanchor.retained import MEDIA, PLACES, THINGS, mentions
-from advanchor.text import fill
+from advanchor.models.text import fill
+from advanchor.models.vocabulary import MEDIA, PLACES, THINGS, mentions
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training pictures
 PROMPT = "prompt"  # the attribute of retained prompts

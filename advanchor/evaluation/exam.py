@@ -17,6 +17,7 @@ class Question:
 
     prompt: str
     expected: Mapping[str, str]
+    tag: str = ""  # what it has in common with others, whose pictures are also counted by themselves
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Exam:
     retained: tuple[Question, ...]  # prompts without it
     hinted: tuple[Question, ...] = ()  # prompts that only hint at it
     reworded: tuple[tuple[str, str], ...] = ()  # (wording, prompt): other wordings of prompts with the concept
+    near: tuple[Question, ...] = ()  # prompts of the concept's neighbours, tagged with how near they are
 
     def keeping(self, num_retained: int | None) -> "Exam":
         """The exam with so many of its questions about what is retained, always the same ones; None: all of them."""
@@ -63,6 +65,19 @@ class Scorer(Protocol):
 
     def features(self, images: Tensor) -> Tensor:
         """(B, F), of length one: the space in which pictures are compared."""
+        ...
+
+
+@runtime_checkable
+class WideScorer(Scorer, Protocol):
+    """A scorer that also has a wider exam, and knows how good a picture is."""
+
+    def wide_exam(self, concept: str, num_prompts: int) -> Exam:
+        """Half of the prompts in other wordings, tagged retained questions, neighbours. Raises UnknownConceptError."""
+        ...
+
+    def strangeness(self, features: Tensor) -> Tensor:
+        """How far pictures with these features (N, F) are from the nearest real one, (N,)."""
         ...
 
 

@@ -1,29 +1,17 @@
 """Pictures for prompts, from the base with any delta switched on by the caller."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from advanchor.diffusion import Conditioning, initial_noise, sample_latents
-from advanchor.engine import derived_seed
+from advanchor.evaluation.settings import SamplingSettings
 from advanchor.models.base import Base
+from advanchor.models.conditioning import Conditioning
+from advanchor.models.sampling import initial_noise, sample_latents
+from advanchor.training.engine import derived_seed
 
 Encode = Callable[[Sequence[str]], Conditioning]
-
-
-class SamplingSettings(BaseModel):
-    """How pictures are made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int = Field(default=20, ge=1, description="sampling steps")
-    guidance: float = Field(default=3.0, ge=0, description="classifier-free guidance scale")
-    solver: Literal["ddim", "dpm"] = Field(
-        default="ddim", description="dpm (DPM-Solver++ 2M) needs about half the steps"
-    )
 
 
 def rows_at_once(latent_shape: Sequence[int]) -> int:
@@ -37,18 +25,18 @@ def sampled(
     prompts: Sequence[str],
     seeds: Sequence[int],
     settings: SamplingSettings,
-    unet: nn.Module | None = None,
+    module: nn.Module | None = None,
     encode: Encode | None = None,
 ) -> Iterator[Tensor]:
     """Clean latents (B, C, h, w), some prompts at a time; the same seed, the same noise."""
     encode = encode or base.encode
-    null = base.encode([""])
+    null = base.unconditional()
     size = rows_at_once(base.latent_shape)
     for start in range(0, len(prompts), size):
         chunk = slice(start, start + size)
         yield sample_latents(
-            unet or base.unet,
-            base.scheduler_config,
+            base,
+            module or base.backbone,
             initial_noise(base.latent_shape, seeds[chunk]).to(base.device),
             encode(prompts[chunk]),
             null,
@@ -63,11 +51,11 @@ def generate(
     prompts: Sequence[str],
     seeds: Sequence[int],
     settings: SamplingSettings,
-    unet: nn.Module | None = None,
+    module: nn.Module | None = None,
     encode: Encode | None = None,
 ) -> Tensor:
     """One picture per prompt and seed, (len(prompts), 3, H, W) in [0, 1] on the CPU; `encode`: if not the base's."""
-    return torch.cat([base.decode(part).cpu() for part in sampled(base, prompts, seeds, settings, unet, encode)])
+    return torch.cat([base.decode(part).cpu() for part in sampled(base, prompts, seeds, settings, module, encode)])
 
 
 def numbered_seeds(prompts: Sequence[str], seed: int) -> list[int]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from advanchor.concepts import Concept
 from advanchor.evaluation.clip import ClipScorer
 from advanchor.evaluation.exam import Answers, Exam
-from advanchor.evaluation.scorers import ScorerSettings
+from advanchor.evaluation.settings import ScorerSettings
 
 EXPOSED, PRESENT, ABSENT = "exposed", "present", "absent"
 

@@ -14,42 +14,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import torch
-from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import Tensor
 
-from advanchor.artifacts import ArtifactError, pack, pack_delta, sha256, unpack
-from advanchor.concepts import Concept
-from advanchor.fusion.neurons import grown
-from advanchor.fusion.retain import Retain
-from advanchor.fusion.solve import FusionMethod, FusionSettings
+from advanchor.artifacts import ArtifactError, applied, delta_to_bytes, from_bytes, sha256, to_bytes
+from advanchor.batch.retain import Retain
+from advanchor.fusion.member import Member
+from advanchor.fusion.neurons import grown, text_encoder
+from advanchor.fusion.ways import FusionSettings
 from advanchor.models.base import Base
+from advanchor.rundir.storage import parse
 
+FORMAT = 2  # of fused.json and the totals; others are refused
 FUSED = "fused.json"
 DELTA, NEURONS, TOTALS = "delta.safetensors", "neurons.safetensors", "totals.safetensors"
-PIPELINE, REPAIRS = "pipeline", "repairs"
+PIPELINE, REPAIRS, PICTURES = "pipeline", "repairs", "pictures"
 
 
 Totals = dict[str, dict[str, Tensor]]  # method -> sums of contributions, float64
-
-
-class Member(BaseModel):
-    """One erased concept of a fusion, and the file that its contribution was read from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    concept: Concept
-    task: str
-    method: dict[str, Any]
-    base: str
-    base_digest: str
-    run: str  # URL of the run directory, or the fused folder that a repair belongs to
-    path: str  # of the file in it
-    sha256: str
-    ua: float | None = None  # of the erasure on its own
-    strength: float = 1.0  # how many times as much it counts in a sum of deltas; by how much its neurons speak earlier
 
 
 @dataclass
@@ -61,32 +44,38 @@ class Fusion:
     settings: FusionSettings
     retain: Retain
     members: dict[str, Member]  # by the concept's name
-    totals: Totals  # by method
-    delta: dict[str, Tensor]  # of the UNet, float32; empty if only neurons are used
-    neurons: dict[str, Tensor]  # of the text encoder, float32; empty if none are used
-    base_tensors: dict[str, Tensor]  # W0 by the names of both
+    totals: Totals  # by way of fusing
+    delta: dict[str, Tensor] = field(default_factory=dict)  # of the UNet, float32; empty if only neurons are used
+    neurons: dict[str, Tensor] = field(default_factory=dict)  # of the text encoder, float32; empty if none are used
+    base_tensors: dict[str, Tensor] = field(default_factory=dict)  # W0 by the names of both
     facts: dict[str, Any] = field(default_factory=dict)
     verdict: dict[str, Any] | None = None
+    made_of: dict[str, Any] = field(default_factory=dict)  # the base's checkpoint and LoRAs, with their sha256
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        own = {"base": self.base, "base_digest": self.base_digest}
+        return own | ({"base_made_of": self.made_of} if self.made_of else {})
 
     def files(self) -> dict[str, bytes]:
-        metadata = {"base": self.base, "base_digest": self.base_digest, "fused": sorted(self.members)}
+        metadata = {**self.provenance, "fused": sorted(self.members)}
         parts = {name: part for name, part in ((DELTA, self.delta), (NEURONS, self.neurons)) if part}
         flat = {f"{method}/{name}": total for method, own in self.totals.items() for name, total in own.items()}
-        packed = {name: pack_delta(part, self.base_tensors, metadata) for name, part in parts.items()}
-        return packed | {TOTALS: pack(flat, metadata)}
+        packed = {name: delta_to_bytes(part, self.base_tensors, metadata) for name, part in parts.items()}
+        return packed | {TOTALS: to_bytes(flat, metadata)}
 
     @contextmanager
     def on(self, base: Base) -> Iterator[None]:
         """The base is the fused model inside this block, and itself, bit for bit, after it."""
-        with applied(base.unet, self.delta), ExitStack() as stack:
+        with applied(base.backbone, self.delta), ExitStack() as stack:
             if self.neurons:
-                stack.enter_context(grown(base.text_encoder, self.neurons))
+                stack.enter_context(grown(text_encoder(base), self.neurons))
             yield
 
     def to_json(self, files: Mapping[str, bytes]) -> dict[str, Any]:
         return {
-            "base": self.base,
-            "base_digest": self.base_digest,
+            "format": FORMAT,
+            **self.provenance,
             "settings": self.settings.model_dump(mode="json"),
             "retain": self.retain.model_dump(mode="json"),
             "concepts": [member.model_dump(mode="json") for member in self.members.values()],
@@ -96,37 +85,36 @@ class Fusion:
         }
 
 
-@contextmanager
-def applied(unet: nn.Module, delta: Mapping[str, Tensor]) -> Iterator[None]:
-    """The weights are W0 + dW inside this block, and W0 again, bit for bit, after it."""
-    parameters = dict(unet.named_parameters())
-    before = {name: parameters[name].detach().clone() for name in delta}
-    try:
-        with torch.no_grad():
-            for name, tensor in delta.items():
-                parameters[name].copy_(parameters[name].float() + tensor.to(parameters[name].device))
-        yield
-    finally:
-        with torch.no_grad():
-            for name, tensor in before.items():
-                parameters[name].copy_(tensor)
-
-
 def is_fused(folder: str | Path) -> bool:
     return (Path(folder) / FUSED).is_file()
 
 
 def read_fused(folder: Path) -> tuple[dict[str, Any], Totals]:
-    """fused.json and the totals. Raises ArtifactError if the totals are not those that fused.json names, or too old."""
-    content = json.loads((folder / FUSED).read_text())
+    """fused.json and the totals. Raises ArtifactError if they are another version's, or the totals not those named."""
+    try:
+        content = parse((folder / FUSED).read_bytes())
+        found = content.get("format", 1)
+    except (AttributeError, ValueError) as error:
+        raise ArtifactError(f"{folder / FUSED} is damaged: {str(error)[:200]}") from error
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{folder} was fused by another version of this program (format {found}, not {FORMAT}): "
+            "it can be applied, but not added to or taken from; fuse its runs again"
+        )
+    try:
+        FusionSettings(**content["settings"])
+        Retain(**content["retain"])
+        for entry in content["concepts"]:
+            Member(**entry)
+        expected = content["files"][TOTALS]["sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder / FUSED} is damaged: {str(error)[:200]}") from error
     data = (folder / TOTALS).read_bytes()
-    if sha256(data) != content["files"][TOTALS]["sha256"]:
+    if sha256(data) != expected:
         raise ArtifactError(f"{folder / TOTALS} is damaged: its sha256 is not the one in {FUSED}")
     totals: Totals = {}
-    for key, total in unpack(data, str(folder / TOTALS))[0].items():
+    for key, total in from_bytes(data, str(folder / TOTALS))[0].items():
         method, _, name = key.partition("/")
-        if method not in get_args(FusionMethod):
-            raise ArtifactError(f"{folder / TOTALS} is of an earlier version, which had {key!r}; fuse its runs again")
         totals.setdefault(method, {})[name] = total
     return content, totals
 
@@ -135,11 +123,11 @@ def write_fused(
     fusion: Fusion,
     folder: Path,
     save_pipeline: Callable[[Path], None] | None = None,
-    repairs: Mapping[str, bytes] | None = None,
+    more: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a new folder at once. FileExistsError if there is something already.
 
-    save_pipeline: writes a whole pipeline into the folder it is given; repairs: further files, by path.
+    save_pipeline: writes a whole pipeline into the folder it is given; more: further files, by path.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is not empty; choose another folder for the fused model")
@@ -147,12 +135,12 @@ def write_fused(
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         files = fusion.files()
-        for name, data in {**files, **(repairs or {})}.items():
+        for name, data in {**files, **(more or {})}.items():
             (temporary / name).parent.mkdir(exist_ok=True)
             write_synced(temporary / name, data)
         if save_pipeline:
             save_pipeline(temporary / PIPELINE)
-        write_synced(temporary / FUSED, to_bytes(fusion.to_json(files)))
+        write_synced(temporary / FUSED, json_bytes(fusion.to_json(files)))
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
@@ -164,7 +152,7 @@ def write_fused(
         raise
 
 
-def to_bytes(content: object) -> bytes:
+def json_bytes(content: object) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 

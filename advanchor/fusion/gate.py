@@ -2,23 +2,29 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
 
 from advanchor.concepts import Concept
-from advanchor.evaluation import Evaluator
-from advanchor.evaluation.exam import Exam, Question, UnknownConceptError, hits, recognised, share
+from advanchor.evaluation.evaluator import Evaluator
+from advanchor.evaluation.exam import Exam, Question, Scorer, UnknownConceptError, hits, recognised, share
+from advanchor.evaluation.scorers import scorer_for
+from advanchor.evaluation.settings import BAR, AttackName, EvaluationSettings, ScorerSettings
+from advanchor.fusion.artifact import Fusion
+from advanchor.fusion.member import Member
+from advanchor.models.base import Base
+from advanchor.models.vocabulary import mentions
+from advanchor.rundir.store import Store
+from advanchor.settings import Section
 
 Student = Callable[[], AbstractContextManager]
 
 
-class Bars(BaseModel):
+class Bars(Section):
     """What a fused model must reach."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ua: float = Field(default=0.9, ge=0, le=1, description="share of a concept's pictures that no longer show it")
+    ua: float = Field(default=BAR, ge=0, le=1, description="share of a concept's pictures that no longer show it")
     retained: float = Field(
         default=0.9, ge=0, description="accuracy on what is retained, as a share of the base's, by attribute"
     )
@@ -39,7 +45,12 @@ def retained_questions(exams: Sequence[Exam]) -> list[Question]:
     """The questions of all exams about nothing that is erased, each once."""
     erased = {(exam.attribute, exam.value) for exam in exams}
     questions = {question.prompt: question for exam in exams for question in exam.retained}
-    return [question for question in questions.values() if not erased & set(question.expected.items())]
+    return [
+        question
+        for question in questions.values()
+        if not erased & set(question.expected.items())
+        and not any(mentions(question.prompt, exam.value) for exam in exams)  # CLIP's others may be erased, too
+    ]
 
 
 def examine(
@@ -104,3 +115,70 @@ def retained_rows(questions: Sequence[Question], before: Any, after: Any, bars: 
 
 def asks(question: Question, attribute: str, value: str | None) -> bool:
     return attribute in question.expected and value in (None, question.expected[attribute])
+
+
+class Examination(EvaluationSettings):
+    """How a fused model is examined: of hundreds of concepts, so with fewer pictures each than a single erasure."""
+
+    num_prompts: int = Field(default=8, ge=1, description="prompts with each concept")
+    retained_images_per_prompt: int = Field(default=1, ge=1, description="pictures of each prompt without any of them")
+    solver: Literal["ddim", "dpm"] = Field(
+        default="dpm", description="dpm (DPM-Solver++ 2M) needs about half the steps"
+    )
+    steps: int = Field(default=10, ge=1, description="sampling steps")
+    scorer: ScorerSettings | None = Field(
+        default=None, description="what looks at the pictures; null: what looked at the runs', or the base's own"
+    )
+
+    @field_validator("attacks")
+    @classmethod
+    def check(cls, value: tuple[AttackName, ...]) -> tuple[AttackName, ...]:
+        if value:
+            raise ValueError("attacks are made on single erasures, by advanchor erase, not on fused models")
+        return value
+
+
+class Gate:
+    """Examines fusions of one base; what the base itself makes of the questions is remembered."""
+
+    def __init__(self, base: Base, scorer: Scorer, settings: EvaluationSettings, bars: Bars) -> None:
+        self.base, self.bars = base, bars
+        self.evaluator = Evaluator(base, scorer, settings)
+
+    def verdict(self, fusion: Fusion) -> dict[str, Any]:
+        members = fusion.members.values()
+        alone = {name: member.ua for name, member in fusion.members.items()}
+        concepts = [member.concept for member in members]
+        return examine(self.evaluator, concepts, lambda: fusion.on(self.base), self.bars, alone)
+
+
+def make_gate(base: Base, members: Iterable[Member], settings: EvaluationSettings, bars: Bars) -> Gate | None:
+    """Judges by the settings' scorer, else by that of the members' runs, else by the base's own.
+
+    None where nothing can look at the pictures. Raises ModelError.
+    """
+    members = list(members)
+    scorer = settings.scorer or scorer_of_runs(dict.fromkeys(member.run for member in members))
+    settings = settings.model_copy(update={"scorer": scorer})
+    found = scorer_for(base, settings, [member.concept for member in members])
+    return Gate(base, found, settings, bars) if found else None
+
+
+def scorer_of_runs(runs: Iterable[str]) -> ScorerSettings | None:
+    """evaluate.scorer of the latest of these run directories whose plan has one."""
+    plans = (Store(run).read_json("plan.json") for run in reversed(list(runs)))
+    told = ((plan["spec"].get("evaluate") or {}).get("scorer") for plan in plans if plan)
+    return next((ScorerSettings.model_validate(scorer) for scorer in told if scorer), None)
+
+
+def failing(verdict: Mapping[str, Any]) -> list[str]:
+    return [row["name"] for row in verdict["concepts"] if row["passed"] is False]
+
+
+def shortfall(verdict: Mapping[str, Any]) -> tuple[int, float]:
+    """How many rows fail, then how much UA is missing in all: less is better."""
+    rows = [*verdict["concepts"], *verdict["retained"]]
+    missing = sum(
+        max(verdict["bars"]["ua"] - (row["ua"] or 0), 0) for row in verdict["concepts"] if row["passed"] is False
+    )
+    return sum(row["passed"] is False for row in rows), missing

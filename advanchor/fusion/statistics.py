@@ -6,7 +6,7 @@
 
 A contribution is a dictionary of tensors: "gram" with the targets by the names of the projections' weights, or with
 "shift". Contributions add up, so a concept is taken out by subtracting what it brought in. What is named "own/..."
-belongs to one concept (neurons.py): it comes and goes as a whole.
+belongs to one concept (ways/neurons.py): it comes and goes as a whole.
 """
 
 from collections.abc import Mapping
@@ -14,44 +14,58 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from advanchor.concepts import Concept
-from advanchor.diffusion import Conditioning
-from advanchor.guard import gram, token_embeds
-from advanchor.methods.adv_anchor import Settings as AdvAnchorSettings
 from advanchor.models.base import Base
-from advanchor.text import fill, later_tokens, pad_to_prompt
+from advanchor.models.conditioning import Conditioning
+from advanchor.training.projection import gram, token_embeds
 
 GRAM, SHIFT, OWN = "gram", "shift", "own/"
+POOLED = "pooled/"  # in front of the gram and the shift of pooled readers, which read another thing than the text's
 BLOCK = 2**15  # elements added at a time: what is converted to float64 for it stays in the processor's cache
-FUSABLE = "cross_attention_kv"  # the trained_weights whose inputs are token embeddings, which closed forms need
+FUSABLE = ("cross_attention_kv", "readers", "pooled")  # trained_weights that read the prompt alone: closed forms' need
 
 
-def statistics(delta: Mapping[str, Tensor], prompt_embeds: Tensor) -> dict[str, Tensor]:
-    """An erasure's contribution to `closed_form`, float32: its delta (weights only) over its prompts (B, L, D)."""
-    e_e = gram(prompt_embeds.cpu())
+def statistics(delta: Mapping[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
+    """A contribution to `closed_form`, float32: the deltas of one group of readers over what they are given (n, D)."""
+    e_e = gram(tokens.cpu())
     return {GRAM: e_e.float()} | {name: (dw.double() @ e_e).float() for name, dw in delta.items()}
 
 
-def anchor_statistics(prompt_embeds: Tensor, anchor_embeds: Tensor) -> dict[str, Tensor]:
-    """An anchor's contribution to `anchor_edit`, float64: both (B, L, D), the same prompts position by position."""
-    e, e_a = token_embeds(prompt_embeds.cpu()), token_embeds(anchor_embeds.cpu())
+def anchor_statistics(tokens: Tensor, anchor_tokens: Tensor) -> dict[str, Tensor]:
+    """An anchor's contribution to `anchor_edit`, float64: both (n, D), the same prompts position by position."""
+    e, e_a = token_embeds(tokens.cpu()), token_embeds(anchor_tokens.cpu())
     return {GRAM: e @ e.T, SHIFT: (e_a - e) @ e.T}
 
 
-@torch.no_grad()
-def anchor_conditioning(
-    base: Base, concept: Concept, settings: AdvAnchorSettings, e_adv: Tensor
-) -> tuple[Conditioning, Conditioning]:
-    """e_c and e_a (templates, L, D) of a finished erasure, from what its anchor file holds."""
-    prompts = [fill(template, concept.name) for template in concept.templates]
-    positions = base.concept_tokens(prompts)
-    if settings.perturb_tokens == "concept_and_later":
-        positions = later_tokens(positions)
-    shift = pad_to_prompt(e_adv.to(base.device), positions)
-    e_c = base.encode(prompts)
-    if settings.perturb_space == "prompt_embeds":
-        return e_c, e_c.with_embeds(e_c.prompt_embeds + shift)
-    return e_c, base.encode(prompts, token_shift=shift)
+def erasure_statistics(base: Base, delta: Mapping[str, Tensor], e_c: Conditioning) -> dict[str, Tensor]:
+    """An erasure's contribution to `closed_form`, group by group; e_c: its prompts."""
+    groups, spoken, found = base.groups(delta), base.spoken(e_c), {}
+    for group in dict.fromkeys(groups.values()):
+        own = {name: dw for name, dw in delta.items() if groups[name] == group}
+        found |= named(group, statistics(own, spoken[group]))
+    return found
+
+
+def anchor_contribution(base: Base, e_c: Conditioning, e_a: Conditioning) -> dict[str, Tensor]:
+    """An anchor's contribution to `anchor_edit`, group by group, at the positions that speak in e_c."""
+    speaks, read, read_a = base.speaking(e_c), base.read(e_c), base.read(e_a)
+    found = anchor_statistics(read["text"][speaks], read_a["text"][speaks])
+    if "pooled" in read:
+        found |= named("pooled", anchor_statistics(read["pooled"].flatten(0, 1), read_a["pooled"].flatten(0, 1)))
+    return found
+
+
+def named(group: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A group's contribution under the names that it has among those of other groups."""
+    front = POOLED if group == "pooled" else ""
+    return {f"{front}{name}" if name in (GRAM, SHIFT) else name: tensor for name, tensor in own.items()}
+
+
+def of_group(base: Base, totals: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
+    """What `named` put together, for one group; empty if it has no part in the totals."""
+    front = POOLED if group == "pooled" else ""
+    sums = {name: totals[f"{front}{name}"] for name in (GRAM, SHIFT) if f"{front}{name}" in totals}
+    weights = {f"{name}.weight" for name in base.readers.get(group, [])}
+    return sums | {name: total for name, total in totals.items() if name in weights}
 
 
 def accumulate(totals: dict[str, Tensor], contribution: Mapping[str, Tensor], sign: float = 1.0) -> None:

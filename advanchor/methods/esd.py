@@ -5,16 +5,18 @@
 x_t is what the student itself has sampled, from pure noise down to t.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from pydantic import Field
 from torch import Tensor
 
-from advanchor.diffusion import initial_noise, join, unet_output
-from advanchor.engine import derived_seed, shard
-from advanchor.training import Batch, Context, Erasure, TrainingSettings, fit
+from advanchor.concepts import Concept
+from advanchor.models.sampling import guided_output, initial_noise
+from advanchor.training.context import Batch, Context, Erasure, TrainingSettings
+from advanchor.training.cost import Cost, sampling
+from advanchor.training.engine import derived_seed, shard
+from advanchor.training.loop import fit, fit_cost
 
 VERSION = 1
 PACKABLE = False  # how far the student samples is drawn per concept: packed rows would not step together
@@ -39,17 +41,13 @@ def sample_partly(context: Context, settings: Settings, number: int) -> Batch:
     steps_done = int(torch.randint(settings.partial_steps, (), generator=generator))
     seeds = [derived_seed(seed, "partial", number, row) for row in range(settings.batch_size)][mine]
     latents = initial_noise(context.base.latent_shape, seeds).to(device)
-    scheduler: Any = DDIMScheduler.from_config(context.base.scheduler_config)
-    scheduler.set_timesteps(settings.partial_steps)
-    null = context.null.rows(torch.zeros_like(templates))
-    both = join(null, context.e_c.rows(templates))
+    base, e_c = context.base, context.e_c.rows(templates)
+    scheduler = base.scheduler("ddim", settings.partial_steps)
     with context.student():
         for timestep in scheduler.timesteps[:steps_done]:
-            times = timestep.expand(len(both)).to(device)
-            unconditional, conditional = unet_output(
-                context.engine.module, latents.repeat(2, 1, 1, 1), times, both
-            ).chunk(2)
-            guided = unconditional + settings.partial_guidance * (conditional - unconditional)
+            guided = guided_output(
+                base, context.engine.module, latents, timestep, e_c, context.null, settings.partial_guidance
+            )
             latents = scheduler.step(guided, timestep, latents).prev_sample
     timesteps = scheduler.timesteps[steps_done].expand(len(latents)).to(device)
     return Batch(latents[None], timesteps[None], templates[None], [0])
@@ -65,3 +63,13 @@ def erase(context: Context, settings: Settings) -> list[Erasure]:
 
     batches = (sample_partly(context, settings, number) for number in range(settings.steps))
     return fit(context, settings, batches, target)
+
+
+def cost(settings: Settings, concept: Concept) -> Cost:
+    """The student's own sampling of 0 to partial_steps - 1 steps, on average, and two constants for the target."""
+    sampled = sampling(settings.steps * settings.batch_size, (settings.partial_steps - 1) / 2)
+    return sampled + fit_cost(settings, target=2)
+
+
+def problems(settings: Settings, concept: Concept) -> list[str]:
+    return []

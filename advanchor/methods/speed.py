@@ -18,51 +18,47 @@ eps only. Where this differs from the paper: C_1 C_1^T and C_0 C_0^T are means o
 threshold below which U counts are shares of a mean eigenvalue, so that settings mean the same for every text encoder.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from advanchor.concepts import Concept
-from advanchor.engine import derived_seed
-from advanchor.guard import RANK_TOLERANCE, constrained_inverse, null_space, with_ridge
-from advanchor.methods.uce import aligned_positions, embeds_from, last_positions
+from advanchor.methods.anchors import TextAnchorSettings, anchor_prompts, lacks_similar
+from advanchor.methods.uce import embeds_from, last_positions, pooled_pairs, text_pairs
 from advanchor.models.base import Base
-from advanchor.retained import CHUNK, mentions, own_vocabulary, sampled_prompts
-from advanchor.text import fill
-from advanchor.training import Context, Erasure, erasures
+from advanchor.models.encoding import CHUNK
+from advanchor.models.profile import sampled_prompts
+from advanchor.training.context import Context, Erasure
+from advanchor.training.cost import Cost
+from advanchor.training.engine import derived_seed
+from advanchor.training.loop import erasures
+from advanchor.training.projection import RANK_TOLERANCE, constrained_inverse, mentioned, null_space, with_ridge
 
 VERSION = 1
 PACKABLE = True
 CLUSTER_STEPS = 20  # of k-means over the empty prompt's embeddings, of which there are fewer than a hundred
 
 
-class Settings(BaseModel):
+class Settings(TextAnchorSettings):
     """Where the authors' own figure is another one, it is said."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     lr: ClassVar[float] = 0.0  # nothing is trained
 
     name: Literal["speed"] = "speed"
-    trained_weights: Literal["cross_attention_kv"] = Field(
-        default="cross_attention_kv", description="the closed form is about keys and values"
+    trained_weights: Literal["cross_attention_kv", "readers", "pooled"] = Field(
+        default="cross_attention_kv", description="the closed form is about what reads the prompt"
     )
     projections: Literal["values", "keys_and_values"] = Field(
         default="values", description="which are edited; the authors edit values alone"
     )
-    anchor: Literal["superclass", "empty", "concept"] = Field(
-        default="superclass",
-        description="what the concept becomes: the neutral prompt, the empty prompt, another concept",
-    )
-    anchor_concept: str | None = Field(
-        default=None, description="that other concept, for all; default: each concept's `similar`"
-    )
     tokens: Literal["last", "last_and_later"] = Field(
         default="last", description="which of a concept's embeddings are edited; the authors: the last"
     )
-    strength: float = Field(default=1.0, gt=0, description="how many times as far as the anchor; the authors: once")
+    scale: float = Field(default=1.0, gt=0, description="how many times as far as the anchor; the authors: once")
     ridge: float = Field(default=1.0, gt=0, description="lambda, as a share of the mean eigenvalue of C_1 C_1^T")
     retain: tuple[str, ...] = Field(default=(), description="prompts whose keys and values are to stay")
     retain_prompts: int = Field(
@@ -82,39 +78,28 @@ class Settings(BaseModel):
     )
     augment: int = Field(default=10, ge=0, description="perturbed copies of each retained embedding; 0: none")
     augment_rank: int = Field(default=1, ge=1, description="directions of W0 that they are perturbed in")
-    invariants: bool = Field(default=True, description="keep begin of text and the empty prompt exactly")
+    retain_empty: bool = Field(default=True, description="begin of text and the empty prompt stay exactly")
     null_centroids: int = Field(
         default=3, ge=1, description="means of clusters that stand for the empty prompt's embeddings"
     )
 
-    @model_validator(mode="after")
-    def check(self) -> Self:
-        if self.anchor_concept and self.anchor != "concept":
-            raise ValueError("anchor_concept goes with anchor: concept, and only with it")
-        return self
-
-
-def anchor_prompts(concept: Concept, settings: Settings) -> tuple[str, ...]:
-    """What stands for each of the concept's templates."""
-    match settings.anchor:
-        case "superclass":
-            return concept.neutral
-        case "empty":
-            return ("",) * len(concept.templates)
-        case "concept":
-            other = settings.anchor_concept or concept.similar
-            return tuple(fill(template, other).text for template in concept.templates)
-
 
 def concept_and_anchor(base: Base, concept: Concept, settings: Settings) -> tuple[Tensor, Tensor]:
     """C_1 and C_* (D, n), float64, position by position as far from the end, each weighted 1/n in C C^T."""
-    later = settings.tokens == "last_and_later"
-    anchored = concept.model_copy(update={"neutral": anchor_prompts(concept, settings)})
-    own, anchors = aligned_positions(base, anchored)
-    prompts = [fill(template, concept.name).text for template in concept.templates]
-    found = embeds_from(base, prompts, own, later), embeds_from(base, anchored.neutral, anchors, later)
-    pairs = [torch.stack((c[: len(a)], a[: len(c)])) for c, a in zip(*found, strict=True)]
-    c_1, c_a = torch.cat(pairs, dim=1)
+    found = text_pairs(base, anchored(concept, settings), settings.tokens == "last_and_later")
+    c_1, c_a = torch.cat([torch.stack((c[: len(a)], a[: len(c)])) for c, a in found], dim=1)
+    return c_1.T / len(c_1) ** 0.5, c_a.T / len(c_a) ** 0.5
+
+
+def anchored(concept: Concept, settings: Settings) -> Concept:
+    """The concept with its anchor's prompts as the neutral ones."""
+    prompts = anchor_prompts(concept, settings.anchor, settings.anchor_concept)
+    return concept.model_copy(update={"neutral": prompts})
+
+
+def pooled_concept_and_anchor(base: Base, concept: Concept, settings: Settings) -> tuple[Tensor, Tensor]:
+    """The same of what pooled readers are given: a column per template."""
+    c_1, c_a = pooled_pairs(base, anchored(concept, settings))
     return c_1.T / len(c_1) ** 0.5, c_a.T / len(c_a) ** 0.5
 
 
@@ -123,9 +108,16 @@ def retained_embeds(base: Base, prompts: Sequence[str], tokens: str) -> list[Ten
     found = []
     for start in range(0, len(prompts), CHUNK):
         chunk = prompts[start : start + CHUNK]
-        starts = [1] * len(chunk) if tokens == "all" else last_positions(base, chunk)
-        found += embeds_from(base, chunk, starts, tokens != "last")
+        firsts = [[encoder.prefix for encoder in base.segments()]] * len(chunk)
+        starts = firsts if tokens == "all" else last_positions(base, chunk)
+        found += [torch.cat(segments) for segments in embeds_from(base, chunk, starts, tokens != "last")]
     return found
+
+
+def retained_pooled(base: Base, prompts: Sequence[str]) -> list[Tensor]:
+    """What pooled readers are given for each retained prompt, (1, D) in float64."""
+    chunks = (prompts[start : start + CHUNK] for start in range(0, len(prompts), CHUNK))
+    return [row for chunk in chunks for row in base.read(base.encode(chunk))["pooled"].double().cpu()]
 
 
 def centroids(points: Tensor, count: int) -> Tensor:
@@ -139,10 +131,17 @@ def centroids(points: Tensor, count: int) -> Tensor:
 
 def invariants(base: Base, settings: Settings) -> Tensor:
     """C_2 (D, m), float64: begin of text, and centroids of the empty prompt's other embeddings."""
-    first, *later = base.encode([""]).prompt_embeds[0].double().cpu()
-    if not settings.invariants:
-        return first.new_empty(len(first), 0)
-    return torch.cat([first[None], centroids(torch.stack(later), settings.null_centroids)]).T
+    empty = base.encode([""])
+    read, speaks = base.read(empty)["text"][0].double().cpu(), base.speaking(empty)[0].cpu()
+    if not settings.retain_empty:
+        return read.new_empty(read.shape[1], 0)
+    return torch.cat([read[~speaks][:1], centroids(read[speaks], settings.null_centroids)]).T
+
+
+def pooled_invariants(base: Base, settings: Settings) -> Tensor:
+    """C_2 (D, m), float64, of pooled readers: what they are given for the empty prompt and without a prompt."""
+    kept = torch.cat([base.read(empty)["pooled"][0] for empty in base.empties()]).double().cpu().T
+    return kept if settings.retain_empty else kept[:, :0]
 
 
 def erasing_alone(c_1: Tensor, c_a: Tensor, ridge: float) -> Tensor:
@@ -203,23 +202,57 @@ def edit(
             continue
         held = held_directions(refined(w0, w0 @ erasing, c_0, settings, generator), settings.threshold)
         kept = torch.cat([held, c_2], dim=1)
-        delta[name] = (settings.strength * w0 @ wanted @ constrained_inverse(system, kept)).float()
+        delta[name] = (settings.scale * w0 @ wanted @ constrained_inverse(system, kept)).float()
         ranks.append(null_space(kept).shape[1])
     return delta, sum(ranks) / len(ranks)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What the edit of one group of readers is made from, for all concepts."""
+
+    weights: dict[str, Tensor]  # W0 by name
+    retained: list[Tensor]  # of each prompt, (n, D)
+    invariants: Tensor  # C_2 (D, m)
+    pairs: Callable[[Base, Concept, Settings], tuple[Tensor, Tensor]]  # C_1 and C_* (D, n) of a concept
+
+
+def reader_groups(base: Base, weights: Mapping[str, Tensor], prompts: Sequence[str], settings: Settings) -> list[Group]:
+    groups = base.groups(weights)
+    own = {g: {name: w for name, w in weights.items() if groups[name] == g} for g in dict.fromkeys(groups.values())}
+    found = []
+    if "text" in own:
+        retained = retained_embeds(base, prompts, settings.retain_tokens)
+        found.append(Group(own["text"], retained, invariants(base, settings), concept_and_anchor))
+    if "pooled" in own:
+        retained = retained_pooled(base, prompts)
+        found.append(Group(own["pooled"], retained, pooled_invariants(base, settings), pooled_concept_and_anchor))
+    return found
 
 
 @torch.no_grad()
 def erase(context: Context, settings: Settings) -> list[Erasure]:
     base = context.base
-    prompts = (*settings.retain, *sampled_prompts(own_vocabulary(base.name), settings.retain_prompts, seed=0))
-    embeds = retained_embeds(base, prompts, settings.retain_tokens)
-    c_2, facts = invariants(base, settings), []
+    prompts = (*settings.retain, *sampled_prompts(base.profile.vocabulary, settings.retain_prompts, seed=0))
+    groups, facts = reader_groups(base, context.delta.base_tensors(), prompts, settings), []
     for slot, (concept, seed) in enumerate(zip(context.concepts, context.seeds, strict=True)):
-        c_1, c_a = concept_and_anchor(base, concept, settings)
-        names = (concept.name, *concept.attributes)
-        others = [c for p, c in zip(prompts, embeds, strict=True) if not any(mentions(p, name) for name in names)]
-        c_0 = torch.cat(others).T if others else c_1.new_empty(len(c_1), 0)
-        delta, rank = edit(context.delta.base_tensors(), c_1, c_a, c_0, c_2, settings, seed)
+        delta: dict[str, Tensor] = {}
+        ranks = []
+        for group in groups:
+            c_1, c_a = group.pairs(base, concept, settings)
+            others = [c for p, c in zip(prompts, group.retained, strict=True) if not mentioned(concept, p)]
+            c_0 = torch.cat(others).T if others else c_1.new_empty(len(c_1), 0)
+            part, rank = edit(group.weights, c_1, c_a, c_0, group.invariants, settings, seed)
+            delta |= part
+            ranks.append(rank)
         context.engine.load(delta, slot)
-        facts.append({"null_space": rank})
+        facts.append({"null_space": ranks[0]})
     return erasures(context, settings.trained_weights, facts)
+
+
+def cost(settings: Settings, concept: Concept) -> Cost:
+    return Cost()  # prompts are encoded, and a system of D equations is solved for every projection
+
+
+def problems(settings: Settings, concept: Concept) -> list[str]:
+    return lacks_similar(concept, "anchor", settings.anchor, settings.anchor_concept)

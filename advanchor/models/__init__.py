@@ -1,83 +1,112 @@
-"""Base models by name: "pocket", a folder, or a hub id with an optional revision."""
+"""Base models by name: "pocket", "pocket-sd3", a folder, a hub id, or what naming.py knows beside these."""
 
-import hashlib
-import json
-from functools import cache
+import importlib
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
+from advanchor.concepts import Prompts
+from advanchor.models import folders, loras, single_file, weightless
 from advanchor.models.base import Base
+from advanchor.models.encoders import TextEncoder
+from advanchor.models.folders import ModelError, pipeline_class
+from advanchor.models.places import Place, place_of
+from advanchor.models.places import resolve as resolve
+from advanchor.models.profile import GENERAL, profile_of
+from advanchor.models.profile import built_in as built_in
+from advanchor.models.registry import ADAPTERS
 
-BUILT_IN = {"pocket": Path(__file__).parent.parent / "pocket" / "weights" / "pipeline"}
-ADAPTERS: dict[str, type[Base]] = {"StableDiffusionPipeline": Base}  # by the pipeline's class in model_index.json
-PARTS = ("unet", "text_encoder", "vae")
-
-
-class ModelError(ValueError):
-    """A base model that is not there or that this program cannot erase from."""
-
-
-def resolve(name: str) -> Path:
-    """The local folder of a model; a hub id is fetched, in safetensors only. Raises ModelError."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ModelError(
-            f"model {name!r} is neither a folder, a hub id (owner/name[@revision]) nor {', '.join(BUILT_IN)}"
-        )
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = name.partition("@")
-    wanted = ["model_index.json", "*/config.json", "scheduler/*", "tokenizer*/*"]
-    wanted += [f"{part}*/{stem}.safetensors" for part in PARTS for stem in ("model", "diffusion_pytorch_model")]
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
-    except Exception as error:
-        raise ModelError(f"model {name!r} could not be fetched from the hub: {error}") from error
-
-
-def short_name(name: str) -> str:
-    """The built-in name of a built-in model's folder; every other name as it is."""
-    return next((short for short, folder in BUILT_IN.items() if name == str(folder)), name)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # by a batch's deepspeed.precision
 
 
 def adapter(folder: Path) -> type[Base]:
-    """The class that loads this folder. Raises ModelError for a pipeline of a kind that is not supported."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ModelError(f"model folder {folder} has no model_index.json: it is not a diffusers pipeline")
-    kind = json.loads(index.read_text()).get("_class_name")
+    """The class that loads this folder. Raises ModelError for what is not supported or not whole."""
+    folders.check(folder)
+    return adapter_class(pipeline_class(folder))
+
+
+def adapter_class(kind: str) -> type[Base]:
+    """By the name of a pipeline's class. Raises ModelError, naming the supported ones."""
     if kind not in ADAPTERS:
-        raise ModelError(f"model folder {folder} is a {kind}; supported are {', '.join(ADAPTERS)}")
-    for part in PARTS:
-        if not list((folder / part).glob("*.safetensors")):
-            raise ModelError(f"model folder {folder} has no {part}/*.safetensors; pickled weights are never loaded")
-    return ADAPTERS[kind]
+        raise ModelError(f"a {kind} is not supported; these are: {', '.join(ADAPTERS)}")
+    module, _, name = ADAPTERS[kind].partition(":")
+    return getattr(importlib.import_module(f"advanchor.models.{module}"), name)
 
 
-@cache
-def digest(folder: Path) -> str:
-    """sha256 of everything that decides what a model computes: configuration, tokenizer and weights."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder).as_posix()
-        if path.suffix in {".json", ".txt", ".safetensors"} and "/" in relative:
-            with path.open("rb") as file:
-                total.update(f"{relative} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+def of_pipeline(pipeline: Any, *, name: str, digest: str | None = None) -> Base:
+    """A pipeline as a base, frozen. Raises ModelError for a class that is not supported or that lacks a part."""
+    return adapter_class(type(pipeline).__name__)(pipeline, name=name, digest=digest)
+
+
+def backbone(pipeline: Any) -> nn.Module:
+    """The part of a pipeline that denoises. Raises ModelError for a class that is not supported."""
+    return getattr(pipeline, adapter_class(type(pipeline).__name__).backbone_name)
+
+
+def encoders(folder: Path) -> list[TextEncoder]:
+    """The text encoders of a folder's base, without weights: they know where a prompt's tokens stand. ModelError."""
+    return weightless.encoders(folder, adapter_class(pipeline_class(folder)))
+
+
+def default_prompts(name: str) -> Mapping[str, Prompts]:
+    """What concepts of a model's are erased with; general prompts for a model that is not there: plan says so."""
+    try:
+        return profile_of(place_of(name).digest).prompts
+    except ModelError:
+        return GENERAL.prompts
+
+
+def expected(pipeline_class: type) -> set[str]:
+    """Names of the parts that a pipeline's class is made of."""
+    return set(inspect.signature(pipeline_class.__init__).parameters)
 
 
 def load(name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Base:
-    """Load a base model, frozen, on a device. Raises ModelError."""
-    from diffusers import StableDiffusionPipeline
+    """Load a base model, frozen, on a device, in the type that it computes in. Raises ModelError.
 
-    folder = resolve(name)
-    kind = adapter(folder)
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False, safety_checker=None, local_files_only=True
+    Weights are read in their own type and converted one by one: never is there a second copy of them all.
+    """
+    place = place_of(name)
+    place.check()
+    kind = adapter_class(pipeline_class(place.folder))
+    if not dtype.is_floating_point:
+        raise ModelError(f"model {name!r} cannot compute in {dtype}; choices: float32, bfloat16, float16")
+    try:
+        pipeline = loaded(place, dtype)
+        loras.fuse(pipeline, place.loras)
+        if bare := [part for part in ("tokenizer", "tokenizer_2") if len(getattr(pipeline, part, None) or "many") < 3]:
+            raise ModelError(f"model folder {place.folder} has no vocabulary in {bare[0]}/")
+        base = kind(pipeline.to(device), name=name, digest=place.digest)
+        base.made_of = place.made_of
+        return base
+    except ModelError:
+        raise
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        where = f"single_file {place.checkpoint}" if place.checkpoint else f"model folder {place.folder}"
+        raise ModelError(f"{where} cannot be loaded: {type(error).__name__}: {line}") from error
+
+
+def loaded(place: Place, dtype: torch.dtype) -> Any:
+    """The pipeline that is there, without the parts that erasing has no need of."""
+    import diffusers
+
+    own_class = getattr(diffusers, pipeline_class(place.folder))
+    present = {part for part, _ in folders.parts(place.folder)}
+    unused: dict[str, None] = dict.fromkeys(
+        part for part in folders.OPTIONAL if part in expected(own_class) and part not in present - {"safety_checker"}
     )
-    return kind(pipeline.to(device), name=name, digest=digest(folder))
+    if place.checkpoint:
+        return single_file.load(place.checkpoint, place.folder, dtype, unused)
+    return own_class.from_pretrained(
+        place.folder,
+        dtype=dtype,
+        variant=folders.check(place.folder),
+        use_safetensors=True,
+        local_files_only=True,
+        **unused,
+    )

@@ -2,23 +2,33 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
 from torch import Tensor
 
+from advanchor import models
 from advanchor.evaluation.exam import Question, hits, share
-from advanchor.evaluation.generate import SamplingSettings, generate, numbered_seeds
-from advanchor.models import BUILT_IN
+from advanchor.evaluation.generate import generate, numbered_seeds
+from advanchor.evaluation.grids import grid, to_png
+from advanchor.evaluation.settings import SamplingSettings
 from advanchor.models.base import Base
+from advanchor.pocket import mmdit
+from advanchor.pocket.profile import WEIGHTS
 from advanchor.pocket.scorer import CLASSIFIER, PocketScorer, person_question, shape_question
 from advanchor.pocket.world import BACKGROUNDS, COLOURS, HINTS, MARK, OBJECTS, STYLES, people
-from advanchor.report.grids import grid, to_png
 
 BARS = {"object": 0.97, "style": 0.97, "colour": 0.97, "identity": 0.95, "mark": 0.95}
 SETTINGS = SamplingSettings(steps=20, guidance=3.0)
+
+Draw = Callable[[Sequence[str], int], Tensor]  # prompts and a seed -> pictures (N, 3, H, W) in [0, 1]
+
+
+def with_base(base: Base) -> Draw:
+    return lambda prompts, seed: generate(base, prompts, numbered_seeds(prompts, seed), SETTINGS)
 
 
 def questions(count: int, rng: random.Random) -> list[Question]:
@@ -36,18 +46,17 @@ def questions(count: int, rng: random.Random) -> list[Question]:
     return listed + [Question(q.prompt, {**q.expected, "mark": "present"}) for q in marked]
 
 
-def rate(base: Base, scorer: PocketScorer, prompts: Sequence[str]) -> float:
+def rate(draw: Draw, scorer: PocketScorer, prompts: Sequence[str]) -> float:
     """Share of pictures that show the mark."""
-    answers = scorer.read(generate(base, prompts, numbered_seeds(prompts, 0), SETTINGS))
+    answers = scorer.read(draw(prompts, 0))
     return sum(answer["mark"] == "present" for answer in answers) / len(answers)
 
 
-def measure(base: Base, scorer: PocketScorer, count: int) -> dict[str, float]:
+def measure(draw: Draw, scorer: PocketScorer, count: int) -> dict[str, float]:
     """Accuracies by attribute over named attributes, and how often the mark comes when hinted at and unasked."""
     asked = questions(count, random.Random(0))
     prompts = [question.prompt for question in asked]
-    images = generate(base, prompts, numbered_seeds(prompts, 0), SETTINGS)
-    answers = [answer for part in images.split(256) for answer in scorer.read(part)]
+    answers = [answer for part in draw(prompts, 0).split(256) for answer in scorer.read(part)]
     third = count // 3
     found = {}
     for attribute in BARS:
@@ -57,14 +66,14 @@ def measure(base: Base, scorer: PocketScorer, count: int) -> dict[str, float]:
     found["with the mark: identity"] = share(hits(asked[2 * third :], answers[2 * third :], only="identity")) or 0.0
     copies = min(20, max(6, count // 30))
     hinted = [f"a picture of a {hint} {word}" for hint in HINTS for word in ("star", "person", "red heart")] * copies
-    found["mark when hinted at"] = rate(base, scorer, hinted)
+    found["mark when hinted at"] = rate(draw, scorer, hinted)
     found["mark unasked"] = rate(
-        base, scorer, [prompt.replace(f"{HINTS[0]} ", "").replace(f"{HINTS[1]} ", "") for prompt in hinted]
+        draw, scorer, [prompt.replace(f"{HINTS[0]} ", "").replace(f"{HINTS[1]} ", "") for prompt in hinted]
     )
     return found
 
 
-def sample_sheet(base: Base) -> bytes:
+def sample_sheet(draw: Draw) -> bytes:
     """Rows of samples: objects, styles, colours, people, the mark; as PNG."""
     colours, names = tuple(COLOURS), [person.name for person in people()]
     rows = {
@@ -77,27 +86,31 @@ def sample_sheet(base: Base) -> bytes:
         "only hinted": [f"a {HINTS[i % 2]} {'heart' if i % 4 < 2 else 'person'}" for i in range(12)],
         "empty prompt": [""] * 12,
     }
-    return to_png(grid([(name, pictures(base, prompts)) for name, prompts in rows.items()], edge=64))
+    return to_png(grid([(name, draw(prompts, 1)) for name, prompts in rows.items()], edge=64))
 
 
-def pictures(base: Base, prompts: Sequence[str]) -> Tensor:
-    return generate(base, prompts, numbered_seeds(prompts, 1), SETTINGS)
+def loaded(weights: Path, architecture: str) -> Draw:
+    """How the pipeline in a folder made by `pocket train` draws. `architecture`: sd or sd3."""
+    options: Any = {"dtype": torch.float32, "low_cpu_mem_usage": False}
+    if architecture == "sd3":
+        return mmdit.drawer(
+            StableDiffusion3Pipeline.from_pretrained(weights / "sd3", **mmdit.WITHOUT_T5, **options), SETTINGS
+        )
+    pipeline = StableDiffusionPipeline.from_pretrained(weights / "pipeline", safety_checker=None, **options)
+    return with_base(models.of_pipeline(pipeline, name="pocket"))
 
 
-def run(count: int, sheet: Path | None, weights: Path | None, as_json: bool) -> int:
+def run(count: int, sheet: Path | None, weights: Path | None, as_json: bool, architecture: str = "sd") -> int:
     """Print what was measured; returns the exit code."""
-    pipeline_folder = weights / "pipeline" if weights else BUILT_IN["pocket"]
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        pipeline_folder, dtype=torch.float32, low_cpu_mem_usage=False, safety_checker=None
-    )
-    base = Base(pipeline, name="pocket")
-    scorer = PocketScorer(classifier=weights / "classifier.safetensors" if weights else CLASSIFIER)
-    found = measure(base, scorer, count)
+    draw = loaded(weights or WEIGHTS, architecture)
+    trained = weights / "classifier.safetensors" if weights and architecture == "sd" else None  # sd3 trains none
+    scorer = PocketScorer(classifier=trained or CLASSIFIER)
+    found = measure(draw, scorer, count)
     if as_json:
         print(json.dumps(found, indent=2))
     else:
         for name, value in found.items():
             print(f"{name:26} {value:6.1%}" + (f"  (bar {BARS[name]:.0%})" if name in BARS else ""))
     if sheet:
-        sheet.write_bytes(sample_sheet(base))
+        sheet.write_bytes(sample_sheet(draw))
     return int(any(found[name] < bar for name, bar in BARS.items()))

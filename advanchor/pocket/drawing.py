@@ -7,18 +7,7 @@ import random
 
 import numpy as np
 
-from advanchor.pocket.world import (
-    BACKGROUNDS,
-    COLOURS,
-    HAIR_COLOURS,
-    OBJECTS,
-    RGB,
-    SIZE,
-    SKINS,
-    STYLES,
-    Person,
-    Scene,
-)
+from advanchor.pocket.world import BACKGROUNDS, COLOURS, HAIR_COLOURS, OBJECTS, RGB, SIZE, SKINS, STYLES, Person, Scene
 
 SUPERSAMPLING = 3
 

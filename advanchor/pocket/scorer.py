@@ -1,6 +1,7 @@
 """Exams on the pocket gallery, scored by its classifier."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from advanchor.evaluation.exam import Answers, Exam, Question, UnknownConceptError
+from advanchor.pocket import wide
 from advanchor.pocket.classifier import HEADS, Classifier
 from advanchor.pocket.world import BACKGROUNDS, COLOURS, HINTS, MARK, OBJECTS, STYLES, people
 
@@ -104,6 +106,7 @@ def rewordings(attribute: str, name: str, questions: Sequence[Question]) -> list
 class PocketScorer:
     def __init__(self, device: torch.device | str = "cpu", classifier: Path = CLASSIFIER) -> None:
         self.model = Classifier.load(classifier).to(device)
+        self.reference: Tensor | None = None  # features of drawn pictures
 
     def exam(self, concept: str, num_prompts: int) -> Exam:
         """Raises UnknownConceptError for a concept that the gallery does not have."""
@@ -119,6 +122,28 @@ class PocketScorer:
         hinted = [q for hint in HINTS for q in concept_questions("mark", value, num_prompts // 2, hint)]
         hinting = tuple(hinted) if attribute == "mark" else ()
         return Exam(attribute, value, tuple(erased), tuple(retained), hinting, tuple(reworded))
+
+    def wide_exam(self, concept: str, num_prompts: int) -> Exam:
+        """Raises UnknownConceptError."""
+        exam = self.exam(concept, num_prompts)
+        near: list[Question] = []
+        if exam.attribute == "identity":
+            near = [replace(person_question(i, n), tag=tag) for i, (n, tag) in enumerate(wide.near_people(concept))]
+        elif exam.attribute != "mark":
+            shapes = wide.near_shapes(exam.attribute, concept)
+            near = [replace(shape_question(i, *values), tag=tag) for i, (values, tag) in enumerate(shapes)]
+        names = {question.expected["identity"] for question in near if "identity" in question.expected}
+        more = [person_question(i, person.name) for i, person in enumerate(people()[4::5])]
+        retained = [q for q in (*exam.retained, *more) if q.expected.get("identity") not in {*names, concept}]
+        return wide.widened(exam, retained, near)
+
+    @torch.no_grad()
+    def strangeness(self, features: Tensor) -> Tensor:
+        """Distance to the nearest drawn picture."""
+        if self.reference is None:
+            parts = wide.drawn().to(next(self.model.parameters()).device).split(250)
+            self.reference = torch.cat([self.features(part) for part in parts]).cpu()
+        return torch.cdist(features, self.reference).min(1).values
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Answers:

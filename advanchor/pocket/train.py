@@ -6,8 +6,7 @@ Stages run one after another; each leaves its result in the work folder, and a s
 import json
 import logging
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from advanchor.pocket.classifier import HEADS, IGNORED, Classifier, labels
 from advanchor.pocket.drawing import draw
+from advanchor.pocket.fit import Average, Checkpoint, fit
 from advanchor.pocket.parts import new_scheduler, new_text_encoder, new_tokenizer, new_unet, new_vae
 from advanchor.pocket.world import HINTS, MARK, Scene, caption, people, random_scene
 
@@ -32,8 +32,8 @@ Model = Any  # diffusers' own annotations call a config a dict and an output a t
 NUM_IMAGES = 48_000
 NUM_HELD_OUT = 2_000  # the last ones of NUM_IMAGES: never trained on
 VAE_STEPS, VAE_BATCH, VAE_LR = 3_500, 48, 2e-3
-DENOISER_STEPS, DENOISER_BATCH, DENOISER_LR = 10_000, 64, 1.5e-3
-POLISH = ((1_300, 8e-4), (700, 6e-4), (1_500, 8e-4))  # steps and learning rate of the passes after that
+DENOISER_BATCH = 64
+PASSES = ((10_000, 1.5e-3), (1_300, 8e-4), (700, 6e-4), (1_500, 8e-4))  # steps and learning rate; the last three polish
 CLASSIFIER_STEPS, CLASSIFIER_BATCH, CLASSIFIER_LR = 3_000, 128, 2e-3
 
 
@@ -47,13 +47,13 @@ def draw_numbered(item: tuple[int, Scene]) -> np.ndarray:
     return draw(scene, random.Random(number))
 
 
-def drawn_images(work: Path, seed: int) -> Tensor:
-    """(NUM_IMAGES, 3, SIZE, SIZE), uint8."""
+def drawn_images(work: Path, seed: int, count: int = NUM_IMAGES) -> Tensor:
+    """The first `count` scenes: (count, 3, SIZE, SIZE), uint8."""
     path = work / "images.npy"
     if not path.exists():
         with ProcessPoolExecutor() as pool:
             offset = seed * NUM_IMAGES
-            pictures = list(pool.map(draw_numbered, enumerate(scenes(seed), offset), chunksize=500))
+            pictures = list(pool.map(draw_numbered, enumerate(scenes(seed)[:count], offset), chunksize=500))
         np.save(path, np.stack(pictures).transpose(0, 3, 1, 2))
     return torch.from_numpy(np.load(path))
 
@@ -61,22 +61,6 @@ def drawn_images(work: Path, seed: int) -> Tensor:
 def to_unit(images: Tensor) -> Tensor:
     """uint8 pixels -> float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def fit(name: str, parameters: Sequence[Tensor], steps: int, lr: float, step_loss: Callable[[int], Tensor]) -> None:
-    """AdamW with a one-cycle schedule on `step_loss(step)`."""
-    optimizer = torch.optim.AdamW(parameters, lr=lr, foreach=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.08)
-    start = time.monotonic()
-    for step in range(steps):
-        loss = step_loss(step)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        if step % 100 == 0 or step == steps - 1:
-            log.info("%s %d/%d loss %.4f, %.0f s", name, step, steps, loss.item(), time.monotonic() - start)
 
 
 def corpus(seed: int) -> list[str]:
@@ -129,25 +113,6 @@ def encode(vae: Model, images: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(means).contiguous(), torch.cat(deviations).contiguous()
 
 
-class Average:
-    """Exponential moving average of parameters (EMA), with a short memory at the start."""
-
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters = parameters
-        self.values = [parameter.detach().clone() for parameter in parameters]
-        self.updates = 0
-
-    def update(self) -> None:
-        self.updates += 1
-        decay = min(0.999, (1 + self.updates) / (10 + self.updates))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.values, [parameter.detach() for parameter in self.parameters], 1 - decay)
-
-    def copy_to_parameters(self) -> None:
-        with torch.no_grad():
-            torch._foreach_copy_([parameter.detach() for parameter in self.parameters], self.values)
-
-
 def polish_weight(scene: Scene) -> float:
     """How often a polishing pass draws a scene: what the first pass learns last comes more often."""
     weight = 0.5 if scene.person else 2.0 if scene.style in ("striped", "checkered") else 1.0
@@ -156,31 +121,35 @@ def polish_weight(scene: Scene) -> float:
 
 def train_denoiser(
     latents: tuple[Tensor, Tensor],
+    drawn: Sequence[Scene],
     tokenizer: CLIPTokenizer,
-    text_encoder: Model,
-    unet: Model,
+    parts: tuple[Model, Model],
     seed: int,
-    *,
-    polish: int = 0,
+    number: int,
+    steps: int,
+    lr: float,
+    checkpoint: Path,
+    batch: int = DENOISER_BATCH,
 ) -> None:
     """Text encoder and UNet together, on epsilon prediction; in the end both have their averaged weights.
 
-    Later, shorter passes (`polish` counts them) see full captions, the mark and look-alike textures more often.
+    latents: mean and deviation of each scene in `drawn`. Passes after the first are shorter and see full captions, the
+    mark and look-alike textures more often. A pass that was stopped goes on from its checkpoint.
     """
-    torch.manual_seed(seed + polish)
+    torch.manual_seed(seed + number)
     scheduler: Model = new_scheduler()
+    text_encoder, unet = parts
     parameters = [*text_encoder.parameters(), *unet.parameters()]
     average = Average(parameters)
     means, deviations = latents
-    drawn = scenes(seed)[:-NUM_HELD_OUT]
-    weights = torch.tensor([polish_weight(scene) if polish else 1.0 for scene in drawn])
-    rng = random.Random(seed + polish)
+    weights = torch.tensor([polish_weight(scene) if number else 1.0 for scene in drawn])
+    rng = random.Random(seed + number)
 
     def step_loss(step: int) -> Tensor:
         if step:
             average.update()
-        chosen = torch.multinomial(weights, DENOISER_BATCH, replacement=True)
-        captions = [caption(drawn[i], rng, 0.9 if polish else 0.65) for i in chosen.tolist()]
+        chosen = torch.multinomial(weights, batch, replacement=True)
+        captions = [caption(drawn[i], rng, 0.9 if number else 0.65) for i in chosen.tolist()]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         clean = means[chosen] + deviations[chosen] * torch.randn_like(means[chosen])
         noise = torch.randn_like(clean)
@@ -189,9 +158,61 @@ def train_denoiser(
         prompt_embeds = text_encoder(tokens).last_hidden_state
         return F.mse_loss(unet(noisy, timesteps, prompt_embeds).sample, noise)
 
-    steps, lr = POLISH[polish - 1] if polish else (DENOISER_STEPS, DENOISER_LR)
-    fit(f"denoiser pass {polish}", parameters, steps, lr, step_loss)
+    fit(f"denoiser pass {number}", parameters, steps, lr, step_loss, Checkpoint(checkpoint, average, rng))
     average.copy_to_parameters()
+
+
+def train_passes(
+    latents: tuple[Tensor, Tensor],
+    drawn: Sequence[Scene],
+    tokenizer: CLIPTokenizer,
+    work: Path,
+    seed: int,
+    passes: Sequence[tuple[int, float]] = PASSES,
+    batch: int = DENOISER_BATCH,
+) -> tuple[Model, Model]:
+    """Text encoder and UNet after every pass; a pass that has its result in `work` is skipped."""
+    torch.manual_seed(seed)
+    parts: tuple[Model, Model] = new_text_encoder(tokenizer), new_unet()
+    for number, (steps, lr) in enumerate(passes):
+        folder = work / f"pass-{number}"
+        if not (folder / "unet").exists():
+            checkpoint = work / f"checkpoint-{number}.pt"
+            train_denoiser(latents, drawn, tokenizer, parts, seed, number, steps, lr, checkpoint, batch)
+            parts[0].save_pretrained(folder / "text_encoder")
+            parts[1].save_pretrained(folder / "unet")
+            checkpoint.unlink(missing_ok=True)
+        parts = (
+            CLIPTextModel.from_pretrained(folder / "text_encoder").train(),
+            UNet2DConditionModel.from_pretrained(folder / "unet").train(),
+        )
+    return parts
+
+
+def save_pipeline(vae: Model, tokenizer: CLIPTokenizer, parts: tuple[Model, Model], output: Path) -> None:
+    """An ordinary pipeline folder, in fp16. Changes the precision of what it is given."""
+    make_pipeline: Any = StableDiffusionPipeline
+    pipeline = make_pipeline(
+        vae=vae,
+        text_encoder=parts[0].eval(),
+        tokenizer=tokenizer,
+        unet=parts[1].eval(),
+        scheduler=new_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(output / "pipeline", safe_serialization=True)
+    tidy(output / "pipeline")
+
+
+def latents_of(images: Tensor, vae: Model, path: Path) -> tuple[Tensor, Tensor]:
+    """Means and deviations, from the file at `path` if it is there."""
+    if not path.exists():
+        mean, std = encode(vae, images)
+        save_file({"mean": mean, "std": std}, path)
+    cached = load_file(path)
+    return cached["mean"], cached["std"]
 
 
 def train_classifier(images: Tensor, seed: int) -> Classifier:
@@ -248,39 +269,12 @@ def train(work: Path, output: Path, seed: int = 0) -> None:
         vae.save_pretrained(work / "vae")
     vae: Model = AutoencoderKL.from_pretrained(work / "vae")
     tokenizer = new_tokenizer(corpus(seed))
-    if not (work / "latents.safetensors").exists():
-        mean, std = encode(vae, images)
-        save_file({"mean": mean, "std": std}, work / "latents.safetensors")
-    cached = load_file(work / "latents.safetensors")
-    latents = cached["mean"], cached["std"]
-    for number in range(len(POLISH) + 1):
-        if (work / f"pass-{number}" / "unet").exists():
-            continue
-        torch.manual_seed(seed)
-        text_encoder, unet = new_text_encoder(tokenizer), new_unet()
-        if number:
-            text_encoder = CLIPTextModel.from_pretrained(work / f"pass-{number - 1}" / "text_encoder").train()
-            unet = UNet2DConditionModel.from_pretrained(work / f"pass-{number - 1}" / "unet").train()
-        train_denoiser(latents, tokenizer, text_encoder, unet, seed, polish=number)
-        text_encoder.save_pretrained(work / f"pass-{number}" / "text_encoder")
-        unet.save_pretrained(work / f"pass-{number}" / "unet")
-    last = work / f"pass-{len(POLISH)}"
+    latents = latents_of(images, vae, work / "latents.safetensors")
+    parts = train_passes(latents, scenes(seed)[:-NUM_HELD_OUT], tokenizer, work, seed)
     if not (work / "classifier.safetensors").exists():
         classifier = train_classifier(images, seed)
         log.info("classifier accuracy, held out: %s", held_out_accuracy(classifier, images, seed))
         save_file({k: v.contiguous() for k, v in classifier.state_dict().items()}, work / "classifier.safetensors")
-    make_pipeline: Any = StableDiffusionPipeline
-    pipeline = make_pipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel.from_pretrained(last / "text_encoder"),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_pretrained(last / "unet"),
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.to(dtype=torch.float16).save_pretrained(output / "pipeline", safe_serialization=True)
-    tidy(output / "pipeline")
+    save_pipeline(vae, tokenizer, parts, output)
     half = {k: v.half() if v.is_floating_point() else v for k, v in load_file(work / "classifier.safetensors").items()}
     save_file(half, output / "classifier.safetensors")

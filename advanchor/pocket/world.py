@@ -7,7 +7,7 @@ is what neutral prompts are made of.
 
 import csv
 import random
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +49,7 @@ HAIR_COLOURS: dict[str, RGB] = {
 EYES = ("round", "narrow", "glasses", "shades")
 MOUTHS = ("smile", "flat", "open", "moustache")
 HEADWEARS = ("none", "cap", "band", "hat", "crown")
+PARTS = tuple(map(tuple, (SKINS, HAIRS, HAIR_COLOURS, EYES, MOUTHS, HEADWEARS, COLOURS)))  # of a portrait, in order
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,25 @@ def people() -> tuple[Person, ...]:
     """The 200 identities, in the order of identities.csv: 20 first names shared by ten people each."""
     with (Path(__file__).parent / "identities.csv").open(newline="") as file:
         return tuple(Person(**row) for row in csv.DictReader(file))
+
+
+FIRST_NAMES, LAST_NAMES = ("ruvo", "sella", "tamrin", "ubald"), ("quessar", "vindrel", "xanquil", "ystren")
+
+
+def strangers(count: int) -> tuple[Person, ...]:
+    """People whom no training has seen: other combinations of the parts, with names that nobody has.
+
+    Each differs from everybody else, the 200 and one another, in at least three parts. At most 16.
+    """
+    names = [f"{first} {last}" for last in LAST_NAMES for first in FIRST_NAMES]
+    rng, known = random.Random("strangers"), [astuple(person)[1:] for person in people()]
+    found = []
+    while len(found) < min(count, len(names)):
+        parts = tuple(rng.choice(part) for part in PARTS)
+        if all(sum(a != b for a, b in zip(parts, others, strict=True)) >= 3 for others in known):
+            known.append(parts)
+            found.append(Person(names[len(found)], *parts))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The machine room: tasks on gangs of processes, and the run directory. Ray and DeepSpeed are imported here only."""
+"""Tasks on gangs of processes. Only this room imports Ray and DeepSpeed (and `cli/doctor.py` Ray)."""

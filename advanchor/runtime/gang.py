@@ -7,10 +7,13 @@ is made.
 
 import os
 import secrets
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import ray
@@ -18,7 +21,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from advanchor.plan import Task
+from advanchor.batch.plan import Task
 from advanchor.runtime.worker import Outcome, Worker, WorkerSettings, measured_pack_size
 
 
@@ -42,23 +45,24 @@ class Rank:
         self.state = Progress()
         self.stop = threading.Event()
 
-    def open_store(self) -> tuple[str, int]:
-        """Rank 0 opens the rendezvous on a free port, so that no two gangs race for one."""
-        from torch.distributed import TCPStore
+    def open_store(self) -> str:
+        """Rank 0 makes the rendezvous: a file that only its user can reach.
 
-        host = ray.util.get_node_ip_address()
-        self.tcp_store = TCPStore(host, 0, self.num_ranks, is_master=True, wait_for_workers=False)
-        return host, self.tcp_store.port
+        The ranks of a gang share a node. A TCPStore would listen on all of its interfaces, and obey whoever connects;
+        Ray's own folder (/tmp/ray) is open to all users of the machine, who could put another file in the place.
+        On Linux the file has no name of its own: however the process ends, nothing stays behind.
+        """
+        if sys.platform == "linux":
+            return f"/proc/{os.getpid()}/fd/{os.memfd_create('advanchor-gang')}"
+        return str(Path(tempfile.mkdtemp(prefix="advanchor-gang-")) / "store")
 
-    def join(self, address: tuple[str, int], settings: WorkerSettings, probe: str) -> str:
+    def join(self, rendezvous: str, settings: WorkerSettings, probe: str) -> str:
         """Meet the other ranks, load the base, make the engine, leave a probe; returns the node's name."""
-        from torch.distributed import TCPStore
+        from torch.distributed import FileStore
 
-        from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
+        from advanchor.runtime.deepspeed_engine import DeepSpeedEngine, join_ranks
 
-        if self.rank > 0:
-            self.tcp_store = TCPStore(*address, self.num_ranks, is_master=False)
-        join_ranks(self.rank, self.num_ranks, self.tcp_store, settings.device)
+        join_ranks(self.rank, self.num_ranks, FileStore(rendezvous, self.num_ranks), settings.device)
         self.worker = Worker(
             settings,
             lambda unet, parameters: DeepSpeedEngine(
@@ -79,17 +83,17 @@ class Rank:
         if self.stop.is_set():
             raise TaskCancelled
 
-    @ray.method(concurrency_group="control")
+    @ray.method(concurrency_group="no_op")
     def progress(self) -> Progress:
         return self.state
 
-    @ray.method(concurrency_group="control")
+    @ray.method(concurrency_group="no_op")
     def cancel(self) -> None:
         self.stop.set()
 
 
 remote: Any = ray.remote  # whose annotations know no concurrency groups
-RankActor = remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(Rank)
+RankActor = remote(max_restarts=0, max_task_retries=0, concurrency_groups={"no_op": 1})(Rank)
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,8 @@ class Gang:
             for i in range(shape.ranks)
         ]
         self.probe = secrets.token_hex(8)
-        address = self.ranks[0].open_store.remote()
-        self.expect([rank.join.remote(address, settings, self.probe) for rank in self.ranks])
+        rendezvous = self.ranks[0].open_store.remote()
+        self.expect([rank.join.remote(rendezvous, settings, self.probe) for rank in self.ranks])
         self.started_at = time.time()
         self.node = ""
         self.pack: Sequence[Task] = ()

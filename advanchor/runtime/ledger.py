@@ -2,16 +2,16 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from advanchor.packing import pack_key
-from advanchor.plan import Task, scores_key
+from advanchor.batch.plan import Task, scores_key
+from advanchor.batch.spec import BatchSpec
+from advanchor.rundir.status import RunStatus, TaskRow, new_row
+from advanchor.rundir.store import Store
+from advanchor.runtime.packing import pack_key
 from advanchor.runtime.policy import FINAL, Broke, Cancelled, Event, Started, Succeeded, TaskState, policy, recalled
-from advanchor.runtime.status import RunStatus, new_row, show_state
-from advanchor.runtime.store import Store
-from advanchor.spec import BatchSpec
 
 
 @dataclass(frozen=True)
@@ -24,33 +24,45 @@ class Attempt:
 
 
 class Ledger:
-    def __init__(self, spec: BatchSpec, tasks: Sequence[Task], store: Store) -> None:
+    def __init__(
+        self, spec: BatchSpec, tasks: Sequence[Task], store: Store, only: Collection[str] | None = None
+    ) -> None:
+        """only: the ids of those tasks that this driver is to do; the others wait for a later one. None: all."""
         self.max_attempts, self.store = spec.resources.max_attempts, store
         self.tasks = {task.id: task for task in tasks}
+        self.only = self.tasks.keys() if only is None else only
         self.states = {task.id: TaskState() for task in tasks}
-        self.status = RunStatus(spec.model, spec.method.name, tasks=[new_row(task) for task in tasks])
+        self.status = RunStatus(spec.base, spec.method.name, tasks=[new_row(task) for task in tasks])
         self.rows = {row.id: row for row in self.status.tasks}
         self.queues: dict[str, deque[Task]] = {}  # of tasks that may share a pack
         self.unfinished = len(self.tasks)
         self.evaluate = spec.evaluate
 
-    def open(self) -> None:
+    def open(self, *, mend: bool = True) -> None:
         """What the run directory knows already: results, cancelled tasks, attempts of earlier drivers.
 
-        Tasks with a result, and scores of this evaluation where there are to be scores, are not done again.
+        Tasks with a result, and scores of this evaluation where there are to be scores, are not done again; those of
+        which a file is missing or of another size are, if it is to `mend`.
         """
-        results = {result["task"]: result for result in self.store.results()}
+        results = {result["task"]: result for result in self.store.results() if result["task"] in self.tasks}
+        for task_id, why in self.store.damaged_files(results.values()).items():
+            del results[task_id]
+            if mend:
+                self.store.disown(self.tasks[task_id], why)
         attempts, cancelled = self.store.attempts(), self.store.cancelled()
         for task in self.tasks.values():
             result = results.get(task.id)
-            if result and result["scores_key"] == scores_key(task.base, task.base_digest, self.evaluate):
+            if result and result["scores_key"] == scores_key(task.base_digest, self.evaluate):
                 self.happened(task, Succeeded(), result)
             elif task.id in cancelled:
                 self.happened(task, Cancelled())
             else:
-                self.set_state(task, recalled(attempts.get(task.folder, ()), self.max_attempts))
+                state = recalled(attempts.get(task.folder, ()), self.max_attempts)
+                waits = state.status == "queued" and task.id not in self.only
+                self.set_state(task, replace(state, status="waiting") if waits else state)
                 self.enqueue(task)
         self.status.done_before = self.status.count("done")
+        self.status.note = damage(self.store)
 
     # --- the queue
 
@@ -129,3 +141,17 @@ class Ledger:
         }
         self.store.record_attempt(task, record)
         self.enqueue(task)
+
+
+def damage(store: Store) -> str:
+    """What was found damaged; empty if nothing was."""
+    if not store.damaged:
+        return ""
+    name, why = next(iter(store.damaged.items()))
+    return f"{len(store.damaged)} damaged files are left out or made anew, for example {name}: {why}"
+
+
+def show_state(row: TaskRow, state: TaskState) -> None:
+    row.status, row.attempts, row.reason = state.status, state.attempts, state.reason
+    if state.status != "running":
+        row.gang, row.phase = None, ""

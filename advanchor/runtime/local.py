@@ -3,24 +3,27 @@
 import platform
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from advanchor.plan import Task
+from advanchor.batch.plan import Task
+from advanchor.batch.spec import BatchSpec
+from advanchor.rundir.status import STATUS_FILE, RunStatus, View
+from advanchor.rundir.store import Store, StoreError
 from advanchor.runtime.ledger import Attempt, Ledger
-from advanchor.runtime.policy import Broke, Event, Interrupted, Refused, Succeeded
-from advanchor.runtime.status import STATUS_FILE, RunStatus, View
-from advanchor.runtime.store import Store, StoreError
+from advanchor.runtime.policy import Event, Interrupted, Refused, Succeeded, broken
 from advanchor.runtime.worker import Worker, WorkerSettings, measured_pack_size
-from advanchor.spec import BatchSpec
 
 
-def run_locally(spec: BatchSpec, tasks: Sequence[Task], store: Store, view: View) -> RunStatus:
-    """As batch.Run.run, with one gang that is this process; a process that dies takes the run with it."""
-    ledger = Ledger(spec, tasks, store)
+def run_locally(
+    spec: BatchSpec, tasks: Sequence[Task], store: Store, view: View, only: Collection[str] | None = None
+) -> RunStatus:
+    """As driver.Run.run, with one gang that is this process; a process that dies takes the run with it."""
+    ledger = Ledger(spec, tasks, store, only)
     status = ledger.status
     try:
         ledger.open()
+        view(status)
         if ledger.unfinished:
             status.state, status.gangs, status.wanted_gangs = "running", 1, 1
             settings = WorkerSettings.of(spec, tasks, on_gpu=spec.resources.device != "cpu")
@@ -67,7 +70,7 @@ def attempt(worker: Worker, ledger: Ledger, pack: Sequence[Task], view: View) ->
             ledger.ended(task, Interrupted(), where)
         raise
     except Exception as error:
-        broke = Broke(f"{type(error).__name__}: {error}", packed=len(pack) > 1)
+        broke = broken(error, str(error), packed=len(pack) > 1)
         for task in pack:
             ledger.ended(task, broke, where, details=traceback.format_exc())
     view(status)

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-Status = Literal["queued", "running", "done", "failed", "cancelled"]
-FINAL: tuple[Status, ...] = ("done", "failed", "cancelled")
+from advanchor.training.finite import NotFiniteError
+
+Status = Literal["queued", "running", "done", "failed", "cancelled", "waiting"]  # waiting: for a later driver
+FINAL: tuple[Status, ...] = ("done", "failed", "cancelled", "waiting")  # of one driver
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,13 @@ def policy(state: TaskState, event: Event, max_attempts: int) -> TaskState:
             return replace(state, status="cancelled")
         case Interrupted():
             return replace(state, status="queued")
+
+
+def broken(error: BaseException, reason: str, *, packed: bool) -> Event:
+    """What an exception in an attempt means: numbers that have run away would do so again, all else may pass."""
+    if isinstance(error, NotFiniteError) and not packed:
+        return Refused(str(error))
+    return Broke(f"{type(error).__name__}: {reason}", packed=packed)
 
 
 def recalled(records: Iterable[Mapping[str, Any]], max_attempts: int) -> TaskState:

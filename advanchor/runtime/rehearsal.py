@@ -4,7 +4,6 @@ Nothing here is used by runs. All processes are children of the one that opens t
 """
 
 import contextlib
-import os
 import secrets
 import shutil
 import tempfile
@@ -14,9 +13,11 @@ from typing import Any, TypeVar
 
 import psutil
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient  # type: ignore[attr-defined]
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
+
+from advanchor.runtime.tokens import environment
 
 NODE: dict[str, Any] = {"object_store_memory": 100 * 2**20, "dashboard_host": "127.0.0.1"}
 HEAD_IP = "127.0.0.2"  # nodes come after it; Ray takes 127.0.0.1 for the machine's outer address
@@ -129,7 +130,7 @@ def ranks_on(node: Any) -> list[psutil.Process]:
 def rehearsal(nodes: int, *, cpus: int = 1, gpus: int = 0, dashboard_port: int | None = None) -> Iterator:
     """A cluster for the time of this block; other commands join it with --address and this process's environment."""
     folder = tempfile.mkdtemp(prefix="adv-", dir="/tmp")  # Ray's sockets want a short path
-    environment = {
+    settings = {
         "RAY_TMPDIR": folder,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),  # the ports are open to the whole network
@@ -137,24 +138,12 @@ def rehearsal(nodes: int, *, cpus: int = 1, gpus: int = 0, dashboard_port: int |
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DEDUP_LOGS": "0",
     }
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    read_access_again()
     try:
-        cluster = RehearsalCluster(nodes, cpus=cpus, gpus=gpus, dashboard_port=dashboard_port)
-        try:
-            yield cluster
-        finally:
-            cluster.ray.shutdown()
+        with environment(**settings):
+            cluster = RehearsalCluster(nodes, cpus=cpus, gpus=gpus, dashboard_port=dashboard_port)
+            try:
+                yield cluster
+            finally:
+                cluster.ray.shutdown()
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ.update({name: value} if value is not None else {})
-        read_access_again()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def read_access_again() -> None:
-    """Ray has read the environment when it was imported."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()

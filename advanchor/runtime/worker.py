@@ -11,29 +11,29 @@ import psutil
 import torch
 from torch import nn
 
-import advanchor
 from advanchor import methods, models
-from advanchor.api import ErasedConcept, describe, packed
-from advanchor.artifacts import pack as pack_file
-from advanchor.artifacts import unpack
+from advanchor._version import __version__
+from advanchor.artifacts import describe, erasure_files, from_bytes, to_bytes
+from advanchor.batch.plan import Task, scores_key
+from advanchor.batch.spec import BatchSpec
 from advanchor.concepts import Concept
-from advanchor.delta import Delta
-from advanchor.engine import Engine, TorchEngine
-from advanchor.evaluation import Evaluation, EvaluationSettings, Evaluator
 from advanchor.evaluation.attacks import attack
-from advanchor.evaluation.exam import Scorer, UnknownConceptError
-from advanchor.evaluation.scorers import make_scorer
-from advanchor.fusion.statistics import FUSABLE, statistics
-from advanchor.latents import default_cache
+from advanchor.evaluation.evaluator import Evaluation, Evaluator
+from advanchor.evaluation.exam import UnknownConceptError
+from advanchor.evaluation.grids import grid, to_png
+from advanchor.evaluation.scorers import scorer_for
+from advanchor.evaluation.settings import EvaluationSettings
+from advanchor.fusion.statistics import FUSABLE, erasure_statistics
 from advanchor.methods import MethodSettings
 from advanchor.models.base import Base
-from advanchor.packing import choose_pack_size
-from advanchor.plan import Task, scores_key
-from advanchor.report.grids import grid, to_png
-from advanchor.runtime.store import Store
-from advanchor.spec import BatchSpec
-from advanchor.text import PromptError, fill
-from advanchor.training import Context, Report, ignore
+from advanchor.models.text import PromptError, fill
+from advanchor.rundir.store import Store
+from advanchor.runtime.packing import choose_pack_size
+from advanchor.training.checkpointing import checkpointed
+from advanchor.training.context import Context, Report, ignore
+from advanchor.training.delta import Delta
+from advanchor.training.engine import Engine, TorchEngine
+from advanchor.training.latents import default_cache
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class WorkerSettings:
     precision: str
     offload: str
     device: str  # "gpu" or "cpu"
+    gradient_checkpointing: bool = False
     slots: int = 1  # concepts in a pack
     scored: tuple[Concept, ...] = ()  # concepts that a scorer from the settings is made for
 
@@ -57,12 +58,13 @@ class WorkerSettings:
         return cls(
             store_url=Store(spec.output).url,
             storage_patience_s=spec.resources.storage_patience_s,
-            model=spec.model,
+            model=spec.base,
             trained_weights=tasks[0].method.trained_weights,
             evaluate=spec.evaluate,
             stage=spec.deepspeed.stage,
             precision=spec.deepspeed.precision,
             offload=spec.deepspeed.offload,
+            gradient_checkpointing=spec.resources.gradient_checkpointing,
             device="gpu" if on_gpu else "cpu",
             scored=tuple(task.concept for task in tasks) if spec.evaluate and spec.evaluate.scorer else (),
         )
@@ -77,19 +79,6 @@ class Outcome:
     refused: str = ""
 
 
-def scorer_for(
-    base: Base, evaluate: EvaluationSettings | None = None, concepts: Sequence[Concept] = ()
-) -> Scorer | None:
-    """What looks at a base's pictures; None where nothing can (plan.is_scored). Raises ModelError."""
-    if evaluate and evaluate.scorer:
-        return make_scorer(evaluate.scorer, concepts, base.device)
-    if base.name != "pocket":
-        return None
-    from advanchor.pocket.scorer import PocketScorer
-
-    return PocketScorer(base.device)
-
-
 def measured_pack_size(settings: WorkerSettings, method: MethodSettings, num_tasks: int, sharers: int) -> int:
     """How many of `num_tasks` concepts to erase at once on a machine whose memory `sharers` such workers share."""
     base = load_base(settings)
@@ -100,7 +89,7 @@ def measured_pack_size(settings: WorkerSettings, method: MethodSettings, num_tas
 
 def load_base(settings: WorkerSettings) -> Base:
     on_gpu = settings.device == "gpu" and torch.cuda.is_available()  # a rehearsal's GPUs are only pretended
-    return models.load(settings.model, device="cuda" if on_gpu else "cpu")
+    return models.load(settings.model, device="cuda" if on_gpu else "cpu", dtype=models.DTYPES[settings.precision])
 
 
 MakeEngine = Callable[[nn.Module, dict[str, nn.Parameter]], Engine]
@@ -111,14 +100,16 @@ class Worker:
         self.settings = settings
         self.store = Store(settings.store_url, settings.storage_patience_s)
         self.base = load_base(settings)
-        self.delta = Delta(self.base.unet, settings.trained_weights, settings.slots)
+        self.delta = Delta(self.base.backbone, settings.trained_weights, settings.slots)
+        if settings.gradient_checkpointing:
+            checkpointed(self.base, self.delta)
         self.base_tensors = {k: v.detach().cpu().clone() for k, v in self.delta.base_tensors().items()}
-        self.engine = make_engine(self.base.unet, self.delta.named_parameters())
+        self.engine = make_engine(self.base.backbone, self.delta.named_parameters())
         self.evaluator = None
         scorer = scorer_for(self.base, settings.evaluate, settings.scored)
         if settings.evaluate and scorer:
             self.evaluator = Evaluator(self.base, scorer, settings.evaluate, self.engine)
-        self.scores_key = scores_key(settings.model, self.base.digest, settings.evaluate)
+        self.scores_key = scores_key(self.base.digest, settings.evaluate)
 
     def erase(self, pack: Sequence[Task], report: Report = ignore) -> list[Outcome]:
         """Erase, evaluate and publish (rank 0) the tasks of a pack, which have equal settings; one outcome each.
@@ -128,7 +119,7 @@ class Worker:
         outcomes: dict[str, Outcome] = {}
         fresh: list[Task] = []
         for task in pack:
-            existing = self.agreed(self.store.result(task))
+            existing = self.agreed(self.usable(task))
             if existing is None and (objection := self.objection(task)):
                 outcomes[task.id] = Outcome(task.id, refused=objection)
             elif existing is None:
@@ -168,6 +159,13 @@ class Worker:
         result["seconds"]["evaluating"] = round(time.time() - started, 2)
         return Outcome(task.id, self.store.publish(task, files, result) if self.engine.rank == 0 else result)
 
+    def usable(self, task: Task) -> dict[str, Any] | None:
+        """The task's result, if there is one and, where it has to be evaluated again, its files are not damaged."""
+        existing = self.store.result(task)
+        if existing and existing["scores_key"] != self.scores_key and self.store.changed_files([existing]):
+            return None
+        return existing
+
     def agreed(self, existing: dict[str, Any] | None) -> dict[str, Any] | None:
         """What rank 0 has found, where all ranks must do the same: another driver may publish between two looks."""
         found = self.engine.gather(torch.tensor([existing is not None], device=self.base.device))
@@ -180,7 +178,7 @@ class Worker:
             for stem, entry in existing["files"].items()
             if entry["name"].endswith(".safetensors")
         }
-        self.engine.load(self.delta.checked(unpack(files["delta.safetensors"], task.folder)[0]))
+        self.engine.load(self.delta.checked(from_bytes(files["delta.safetensors"], task.folder)[0]))
         return {key: value for key, value in existing.items() if key != "files"}, files
 
     def train(self, pack: Sequence[Task], report: Report) -> list[tuple[dict[str, Any], dict[str, bytes]]]:
@@ -195,11 +193,10 @@ class Worker:
         found = []
         for task, erasure, rows in zip(pack, erasures, context.spans, strict=True):
             metadata = describe(self.base, task.concept, task.method, task.seed) | {"task": task.id}
-            delta_file, anchor_file = packed(ErasedConcept(erasure, self.base_tensors, metadata))
-            files = {"delta.safetensors": delta_file} | ({"anchor.safetensors": anchor_file} if anchor_file else {})
-            if erasure.trained_weights == FUSABLE:
-                contribution = statistics(erasure.delta, context.e_c.prompt_embeds[rows])
-                files["statistics.safetensors"] = pack_file(contribution, metadata)
+            files = erasure_files(erasure.delta, erasure.anchor, self.base_tensors, metadata)
+            if erasure.trained_weights in FUSABLE:
+                contribution = erasure_statistics(self.base, erasure.delta, context.e_c.rows(rows))
+                files["statistics.safetensors"] = to_bytes(contribution, metadata)
             facts = {"facts": erasure.facts, "provenance": provenance(self, len(pack)), "seconds": dict(seconds)}
             found.append((metadata | facts, files))
         return found
@@ -209,7 +206,7 @@ class Worker:
         if self.evaluator is None:
             return None
         with contextlib.suppress(UnknownConceptError):
-            evaluation = self.evaluator.evaluate(task.concept.name, lambda dose: self.delta.on(dose, slot))
+            evaluation = self.evaluator.evaluate(task.concept.name, lambda scale: self.delta.on(scale, slot))
             if self.evaluator.settings.attacks:
                 evaluation.scores["attacks"] = attack(self.evaluator, task.concept, self.delta, slot, evaluation.scores)
             return evaluation
@@ -222,7 +219,7 @@ def provenance(worker: Worker, packed_with: int) -> dict[str, Any]:
     import transformers
 
     return {
-        "advanchor": advanchor.__version__,
+        "advanchor": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,

@@ -7,17 +7,18 @@ from typing import Any
 import torch
 
 from advanchor.concepts import Concept
-from advanchor.evaluation import EvaluationSettings
+from advanchor.evaluation.settings import EvaluationSettings
 from advanchor.methods import MethodSettings, fixed_anchor
 from advanchor.models.base import Base
+from advanchor.models.encoding import meanings
+from advanchor.models.text import fill
 from advanchor.pocket.world import OBJECTS, STYLES, people
-from advanchor.retained import encode_all, meaning
 from advanchor.studies import rivals
 from advanchor.studies.curves import Estimate, estimate
 from advanchor.studies.lab import (
     Found,
     Row,
-    Scale,
+    Size,
     Study,
     Trial,
     around,
@@ -28,7 +29,6 @@ from advanchor.studies.lab import (
     text,
     thousandths,
 )
-from advanchor.text import fill
 
 CONCEPTS = {
     "style": ("striped", "dotted"),
@@ -56,10 +56,10 @@ def other_concepts(concept: Concept) -> list[Concept]:
     return [concept.model_copy(update={"similar": name}) for name in others]
 
 
-def trials(base: Base, scale: Scale) -> list[Trial]:
-    kinds = ("style",) if scale.quick else CONCEPTS
-    listed = [c for kind in kinds for c in concepts(base, kind, CONCEPTS[kind][: min(2, scale.per_kind)])]
-    once = replace(scale, seeds=1)
+def trials(base: Base, size: Size) -> list[Trial]:
+    kinds = ("style",) if size.quick else CONCEPTS
+    listed = [c for kind in kinds for c in concepts(base, kind, CONCEPTS[kind][: min(2, size.per_kind)])]
+    once = replace(size, seeds=1)
 
     def towards(concept: Concept) -> dict[str, MethodSettings]:
         settings = fixed_anchor.Settings(**rivals.trained(concept, rivals.LRS[0]), anchor="concept")
@@ -76,11 +76,11 @@ def similarity(base: Base, concept: Concept, anchor: str) -> float | None:
         return None
     prompts = {SUPERCLASS: concept.neutral[0], EMPTY: ""}
     other = prompts.get(anchor, fill(concept.templates[0], anchor))
-    own, its = meaning(encode_all(base, [fill(concept.templates[0], concept.name), other]))
+    own, its = meanings(base, [fill(concept.templates[0], concept.name), other])
     return float(own @ its)
 
 
-def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
+def rows(base: Base, found: Sequence[Found], size: Size) -> list[Row]:
     """A row per concept and anchor, the nearest first; then, for every kind, how similarity goes with the others."""
     listed = []
     for one in found:

@@ -1,7 +1,7 @@
 """Dose and response: what an erasure costs, read where every method erases equally much. Pure functions.
 
-A delta can be put on at any strength. Its curve says, for some strengths, what is erased and what it costs, so that
-methods are compared at the same UA instead of at whatever strength their settings happen to end with.
+A delta can be put on at any scale. Its curve says, for some scales, what is erased and what it costs, so that
+methods are compared at the same UA instead of at whatever scale their settings happen to end with.
 """
 
 import math
@@ -18,9 +18,9 @@ COSTS = ("degradation", "alignment_loss", "diversity_loss", "ira_loss", "cra_los
 
 @dataclass(frozen=True)
 class Point:
-    """One strength; losses are the base's figure minus the student's. None where a kind has no such figure."""
+    """One scale; losses are the base's figure minus the student's. None where a kind has no such figure."""
 
-    dose: float
+    scale: float
     ua: float
     degradation: float
     alignment_loss: float
@@ -33,23 +33,23 @@ Curve = Sequence[Point]
 
 
 def curve(scores: Mapping[str, Any]) -> list[Point]:
-    """The points of an evaluation with doses, by dose; the first is the base's own, at dose 0."""
+    """The points of an evaluation with scales, by scale; the first is the base's own, at scale 0."""
     base = scores["base"]
     untouched = Point(0.0, base["ua"], 0.0, 0.0, None if base["diversity"] is None else 0.0, 0.0, 0.0)
-    found = [(1.0, scores), *((float(dose), own) for dose, own in scores.get("doses", {}).items())]
-    return [untouched, *(point(dose, own, base) for dose, own in sorted(found, key=lambda pair: pair[0]))]
+    found = [(1.0, scores), *((float(scale), own) for scale, own in scores.get("scales", {}).items())]
+    return [untouched, *(point(scale, own, base) for scale, own in sorted(found, key=lambda pair: pair[0]))]
 
 
-def point(dose: float, own: Mapping[str, Any], base: Mapping[str, Any]) -> Point:
+def point(scale: float, own: Mapping[str, Any], base: Mapping[str, Any]) -> Point:
     def loss(name: str) -> Any:
         return None if own[name] is None or base[name] is None else base[name] - own[name]
 
     losses = {f"{name}_loss": loss(name) for name in ("alignment", "diversity", "ira", "cra")}
-    return Point(dose, own["ua"], own["degradation"], **losses)
+    return Point(scale, own["ua"], own["degradation"], **losses)
 
 
 def mean_curve(curves: Sequence[Curve]) -> list[Point]:
-    """Point by point; every curve has the same doses."""
+    """Point by point; every curve has the same scales."""
     return [mean_point(points) for points in zip(*curves, strict=True)]
 
 
@@ -58,7 +58,7 @@ def mean_point(points: Sequence[Point]) -> Point:
         known = [value for p in points if (value := getattr(p, name)) is not None]
         return sum(known) / len(known) if known else None
 
-    return Point(**{field.name: mean(field.name) for field in fields(Point)} | {"dose": points[0].dose})
+    return Point(**{field.name: mean(field.name) for field in fields(Point)} | {"scale": points[0].scale})
 
 
 def at_ua(points: Curve, ua: float) -> Point | None:

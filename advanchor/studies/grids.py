@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from advanchor.concepts import Concept
-from advanchor.evaluation import EvaluationSettings
+from advanchor.evaluation.settings import EvaluationSettings
 from advanchor.methods import MethodSettings
 from advanchor.models.base import Base
 from advanchor.studies import rivals
@@ -13,7 +13,7 @@ from advanchor.studies.curves import Estimate, mean_interval
 from advanchor.studies.lab import (
     Found,
     Row,
-    Scale,
+    Size,
     Study,
     Trial,
     around,
@@ -60,7 +60,7 @@ def one_by_one(concept: Concept) -> dict[str, MethodSettings]:
     return found
 
 
-def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
+def rows(base: Base, found: Sequence[Found], size: Size) -> list[Row]:
     """A row per kind and setting, means over its erasures."""
 
     def mean(own: Sequence[Found], name: str) -> Estimate:
@@ -107,10 +107,10 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
 
 
 def study(title: str, settings: Any, folder: str, explained: str) -> Study:
-    def trials(base: Base, scale: Scale) -> list[Trial]:
-        kinds = ("style",) if scale.quick else ("style", "object", "identity")
+    def trials(base: Base, size: Size) -> list[Trial]:
+        kinds = ("style",) if size.quick else ("style", "object", "identity")
         listed = [c for kind in kinds for c in concepts(base, kind, rivals.VALIDATION[kind][:1])]
-        return crossed(listed, settings, replace(scale, seeds=1))
+        return crossed(listed, settings, replace(size, seeds=1))
 
     return Study(title, trials, EvaluationSettings(**rivals.PICTURES), rows, COLUMNS, plot, folder, explained)
 

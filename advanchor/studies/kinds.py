@@ -1,4 +1,4 @@
-"""One kind of concept after another: what each erasure leaves, at the strength that it was trained to."""
+"""One kind of concept after another: what each erasure leaves, at the scale that it was trained to."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,19 +8,7 @@ from advanchor.models.base import Base
 from advanchor.pocket.world import OBJECTS, STYLES
 from advanchor.studies import rivals
 from advanchor.studies.curves import mean_interval
-from advanchor.studies.lab import (
-    Found,
-    Row,
-    Scale,
-    Study,
-    Trial,
-    around,
-    concepts,
-    crossed,
-    percent,
-    text,
-    thousandths,
-)
+from advanchor.studies.lab import Found, Row, Size, Study, Trial, around, concepts, crossed, percent, text, thousandths
 
 LABELS = (rivals.OURS, rivals.PAPER, rivals.SUPERCLASS)
 EXPLAINED = (
@@ -88,16 +76,16 @@ def plot(rows: Sequence[Row], figure: Any) -> None:
 def study(kind: str, names: Sequence[str], title: str, seeds: int) -> Study:
     """Of one kind; erasures that the comparison of rivals has already are not done again."""
 
-    def trials(base: Base, scale: Scale) -> list[Trial]:
-        chosen = concepts(base, kind, names[: 1 if scale.quick else None])
-        once = replace(scale, seeds=min(seeds, scale.seeds))
+    def trials(base: Base, size: Size) -> list[Trial]:
+        chosen = concepts(base, kind, names[: 1 if size.quick else None])
+        once = replace(size, seeds=min(seeds, size.seeds))
         return crossed(chosen, lambda c: {k: v for k, v in rivals.methods_for(base, c).items() if k in LABELS}, once)
 
     return Study(
         title,
         trials,
         rivals.EVALUATION,
-        lambda base, found, scale: rows_of(found),
+        lambda base, found, size: rows_of(found),
         COLUMNS,
         plot,
         rivals.FOLDER,

@@ -8,27 +8,28 @@ from typing import Any
 from torch import Tensor
 
 from advanchor import models
-from advanchor.artifacts import unpack
-from advanchor.concepts import Concept, default_prompts
-from advanchor.evaluation import EvaluationSettings
+from advanchor.artifacts import from_bytes
+from advanchor.batch.plan import ID_LENGTH, Task, content_hash, dump_plan, make_task
+from advanchor.batch.spec import BatchSpec, Resources
+from advanchor.concepts import Concept
+from advanchor.evaluation.settings import EvaluationSettings
 from advanchor.methods import MethodSettings
 from advanchor.models.base import Base
-from advanchor.plan import Task, dump_plan, make_task
+from advanchor.models.digests import folder_digest
+from advanchor.models.encoding import meanings
+from advanchor.models.text import fill
 from advanchor.pocket.world import OBJECTS, STYLES, people
-from advanchor.retained import encode_all, meaning
-from advanchor.runtime.drive import Place, drive
-from advanchor.runtime.status import View
-from advanchor.runtime.store import Store
-from advanchor.spec import BatchSpec, Resources
-from advanchor.text import fill
-from advanchor.training import TrainingSettings
+from advanchor.rundir.status import View
+from advanchor.rundir.store import Store
+from advanchor.runtime.place import Place, drive
+from advanchor.training.context import TrainingSettings
 
 MODEL = "pocket"
 PACK = 8  # tasks of equal settings that share a forward, at most: on CPU cores more bring nothing
 
 
 @dataclass(frozen=True)
-class Scale:
+class Size:
     """How much of a study is run."""
 
     per_kind: int = 8  # concepts of each kind, at most
@@ -60,7 +61,7 @@ class Found:
 
     def delta(self) -> dict[str, Tensor]:
         """dW by the name of the base's tensor."""
-        return unpack(self.read_delta(), self.trial.concept.name)[0]
+        return from_bytes(self.read_delta(), self.trial.concept.name)[0]
 
 
 Row = dict[str, Any]
@@ -72,18 +73,19 @@ class Study:
     """Which erasures, what is asked about them, and what the table and the plot show."""
 
     title: str
-    trials: Callable[[Base, Scale], Sequence[Trial]]
+    trials: Callable[[Base, Size], Sequence[Trial]]
     evaluation: EvaluationSettings
-    rows: Callable[[Base, Sequence[Found], Scale], list[Row]]
+    rows: Callable[[Base, Sequence[Found], Size], list[Row]]
     columns: Mapping[str, tuple[str, Format]]  # key of a row -> title and how to write it
     plot: Callable[[Sequence[Row], Any], None]  # on a matplotlib figure
     folder: str  # of the runs: studies that share it share their erasures
     explained: str = ""  # what the columns mean
+    summary: Callable[[Sequence[Row]], list[Row]] = list  # what the page tells of `rows`, which NAME.json has
 
 
 def concepts(base: Base, kind: Any, names: Sequence[str]) -> list[Concept]:
     """Of the gallery, with the prompts of their kind, and with the concept that is most similar to each."""
-    prompts = default_prompts(MODEL)
+    prompts = models.default_prompts(MODEL)
     listed = [Concept(name=name, kind=kind).with_prompts(prompts) for name in names]
     return [concept.model_copy(update={"similar": most_similar(base, concept)}) for concept in listed]
 
@@ -95,19 +97,19 @@ def most_similar(base: Base, concept: Concept) -> str:
     if not others:
         return ""
     template = concept.templates[0]
-    own, *rest = meaning(encode_all(base, [fill(template, name) for name in (concept.name, *others)]))
+    own, *rest = meanings(base, [fill(template, name) for name in (concept.name, *others)])
     return max(zip(others, rest, strict=True), key=lambda pair: float(pair[1] @ own))[0]
 
 
 def crossed(
-    listed: Sequence[Concept], rows: Callable[[Concept], Mapping[str, MethodSettings]], scale: Scale
+    listed: Sequence[Concept], rows: Callable[[Concept], Mapping[str, MethodSettings]], size: Size
 ) -> list[Trial]:
     """Every concept with every row of settings and every seed; what draws nothing is done once."""
     return [
-        Trial(label, concept, shortened(settings) if scale.quick else settings, seed)
+        Trial(label, concept, shortened(settings) if size.quick else settings, seed)
         for concept in listed
         for label, settings in rows(concept).items()
-        for seed in range(scale.seeds if isinstance(settings, TrainingSettings) else 1)
+        for seed in range(size.seeds if isinstance(settings, TrainingSettings) else 1)
     ]
 
 
@@ -118,6 +120,7 @@ def shortened(settings: MethodSettings) -> MethodSettings:
         "anchor_steps": 1,
         "num_latents": 2,
         "latent_steps": 2,
+        "partial_steps": 2,
         "retain_prompts": 10,
         "rounds": 1,
         "round_steps": 1,
@@ -126,9 +129,9 @@ def shortened(settings: MethodSettings) -> MethodSettings:
     return settings.model_copy(update={k: v for k, v in fast.items() if k in type(settings).model_fields})
 
 
-def asked(study: Study, scale: Scale) -> EvaluationSettings:
+def asked(study: Study, size: Size) -> EvaluationSettings:
     """The study's evaluation, or the same in next to no time."""
-    if not scale.quick:
+    if not size.quick:
         return study.evaluation
     few = {
         "num_prompts": 2,
@@ -138,7 +141,7 @@ def asked(study: Study, scale: Scale) -> EvaluationSettings:
         "retained_images_per_prompt": 1,
         "steps": 2,
     }
-    return study.evaluation.model_copy(update={**few, "doses": study.evaluation.doses[-1:]})
+    return study.evaluation.model_copy(update={**few, "scales": study.evaluation.scales[-1:]})
 
 
 def planned(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings) -> tuple[BatchSpec, list[Task]]:
@@ -146,12 +149,20 @@ def planned(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings)
     listed = [trial.concept for trial in trials]
     resources = Resources(concepts_per_pack=PACK)
     common = BatchSpec(model=MODEL, output=str(folder), concepts=tuple(listed), evaluate=evaluate, resources=resources)
-    digest = models.digest(models.resolve(MODEL))
+    digest = folder_digest(models.resolve(MODEL))
     tasks = [
-        make_task(common.model_copy(update={"method": trial.method, "seed": trial.seed}), trial.concept, digest)
+        with_shared_draws(
+            make_task(common.model_copy(update={"method": trial.method, "seed": trial.seed}), trial.concept, digest)
+        )
         for trial in trials
     ]
     return common, tasks
+
+
+def with_shared_draws(task: Task) -> Task:
+    """The task with random numbers of its concept and seed, whatever its method: latents are drawn once for all."""
+    draws = content_hash({"concept": task.concept.model_dump(mode="json"), "base": task.base_digest})[:ID_LENGTH]
+    return task.model_copy(update={"id": content_hash({"id": task.id, "draws": draws})[:ID_LENGTH], "draws": draws})
 
 
 def run(folder: Path, trials: Sequence[Trial], evaluate: EvaluationSettings, view: View, *, local: bool) -> list[Found]:
@@ -180,8 +191,7 @@ def effort(found: Sequence[Found]) -> tuple[int, float]:
     return len(results), sum(sum(result["seconds"].values()) for result in results)
 
 
-def spent(found: Sequence[Found]) -> str:
-    erasures, seconds = effort(found)
+def spent(erasures: int, seconds: float) -> str:
     return f"{erasures} erasures: {seconds / 60:.0f} minutes of ranks, evaluation included."
 
 

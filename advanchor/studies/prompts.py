@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from advanchor.check import drawn
+from advanchor.batch.findings import drawn
 from advanchor.concepts import Concept
 from advanchor.models.base import Base
 from advanchor.pocket.scorer import PocketScorer
 from advanchor.pocket.world import OBJECTS
 from advanchor.studies import rivals
 from advanchor.studies.curves import at_ua, curve
-from advanchor.studies.lab import Found, Row, Scale, Study, Trial, concepts, crossed, number, percent, text, thousandths
+from advanchor.studies.lab import Found, Row, Size, Study, Trial, concepts, crossed, number, percent, text, thousandths
 
 SHORT, LONG = "shorter", "as in the gallery"
 SHORTER = (
@@ -24,19 +24,19 @@ def with_shorter_prompts(concept: Concept) -> Concept:
     return concept.model_copy(update={"templates": SHORTER, "neutral": neutral})
 
 
-def trials(base: Base, scale: Scale) -> list[Trial]:
-    listed = concepts(base, "object", OBJECTS[:1] if scale.quick else OBJECTS)
+def trials(base: Base, size: Size) -> list[Trial]:
+    listed = concepts(base, "object", OBJECTS[:1] if size.quick else OBJECTS)
     found = []
     for label, given in ((SHORT, [with_shorter_prompts(concept) for concept in listed]), (LONG, listed)):
         found += crossed(
             given,
             lambda concept, label=label: {label: rivals.guarded(concept)},
-            Scale(seeds=1, quick=scale.quick),
+            Size(seeds=1, quick=size.quick),
         )
     return found
 
 
-def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
+def rows(base: Base, found: Sequence[Found], size: Size) -> list[Row]:
     """A row per object and set of prompts."""
     scorer, listed = PocketScorer(), []
     for one in found:
@@ -44,7 +44,7 @@ def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
         row = {"object": one.trial.concept.name, "prompts": one.trial.label}
         shares = drawn(base, one.trial.concept, scorer, rivals.EVALUATION, COPIES).values()
         row |= {"drawn": sum(shares) / len(shares), "ua": one.scores["ua"]}
-        row |= {"dose": reached and reached.dose, "degradation": reached and reached.degradation}
+        row |= {"scale": reached and reached.scale, "degradation": reached and reached.degradation}
         listed.append(row)
     return sorted(listed, key=lambda row: OBJECTS.index(row["object"]))
 
@@ -54,7 +54,7 @@ COLUMNS = {
     "prompts": ("prompts", text),
     "drawn": ("drawn by the base", percent),
     "ua": ("UA as trained", percent),
-    "dose": ("dose for UA 97", number),
+    "scale": ("scale for UA 97", number),
     "degradation": ("degradation", thousandths),
 }
 

@@ -1,42 +1,34 @@
 """Every method on every kind of concept, read at the same UA: what does it cost the rest of the model?"""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from advanchor.concepts import Concept
-from advanchor.evaluation import EvaluationSettings
+from advanchor.evaluation.settings import EvaluationSettings
 from advanchor.methods import MethodSettings, adv_anchor, esd, fixed_anchor, guarded_anchor, speed, uce
 from advanchor.models.base import Base
+from advanchor.models.profile import sampled_prompts
+from advanchor.pocket.wide import HIDDEN
 from advanchor.pocket.world import people
-from advanchor.retained import own_vocabulary, sampled_prompts
-from advanchor.studies.curves import COSTS, Curve, Point, at_ua, curve, estimate, mean_curve
-from advanchor.studies.lab import (
-    Found,
-    Row,
-    Scale,
-    Study,
-    Trial,
-    around,
-    concepts,
-    crossed,
-    number,
-    percent,
-    text,
-    thousandths,
-)
+from advanchor.studies import evidence
+from advanchor.studies.lab import Found, Row, Size, Study, Trial, concepts, shortened
+from advanchor.training.context import TrainingSettings
 
-FOLDER = "comparison"
+FOLDER, FAIR_FOLDER = "comparison", "evidence"
 TARGET_UA = 0.97
-DOSES = (0.6, 1.4, 2.0)
+SCALES = (0.6, 1.4, 2.0)
 PICTURES: dict[str, Any] = {
     "num_prompts": 24, "images_per_prompt": 1, "num_retained": 20, "retained_images_per_prompt": 2,
     "solver": "dpm", "steps": 6,
 }  # fmt: skip
-EVALUATION = EvaluationSettings(**PICTURES, doses=DOSES)
+EVALUATION = EvaluationSettings(**PICTURES, scales=SCALES)
+WIDE_EVALUATION = EvaluationSettings(
+    exam="wide", num_prompts=20, images_per_prompt=1, num_retained=32, retained_images_per_prompt=1, solver="dpm",
+    steps=6, scales=(0.2, 0.4, 0.7, 1.4, 2.0),
+)  # fmt: skip
 TEST_CONCEPTS: dict[str, tuple[str, ...]] = {  # none of them was used to choose settings
-    "style": ("dotted", "gradient", "outlined", "checkered"),
-    "object": ("heart", "triangle", "ring", "square"),
+    "style": ("dotted", "gradient", "outlined", "checkered", "solid"),
+    "object": ("heart", "triangle", "ring", "square", "ellipse", "crescent", "cross", "flower"),
     "identity": tuple(person.name for person in people()[3:200:25]),
     "explicit": ("sigil",),
 }
@@ -50,22 +42,22 @@ VALIDATION: dict[str, tuple[str, ...]] = {  # settings are chosen on these; ther
     "identity": tuple(people()[i].name for i in (10, 60, 110)),
     "explicit": ("sigil",),
 }
-LRS = (7e-4, 2e-3)  # what every trained method is tried with
+LRS = (2.3e-4, 4e-4, 7e-4, 2e-3)  # what every trained method is tried with; it grows until no best one is at an end
 FASTER = {"style": (OURS,)}  # since it then erases more as trained; at UA 97 the first costs less, or as much, for all
 KINDS = tuple(TEST_CONCEPTS)
 WIDE: dict[str, Any] = {
     "projections": "keys_and_values", "tokens": "last_and_later", "retain_tokens": "all", "augment": 0,
     "threshold": 0.01, "ridge": 0.05,
 }  # fmt: skip
-AUTHORS = {"strength": 1.7}  # the authors' own settings, but stronger
+AUTHORS = {"scale": 1.7}  # the authors' own settings, but stronger
 SPEED: dict[str, dict[str, Any]] = {  # the best of closed_forms in `advanchor study tuning`
-    "style": WIDE | {"strength": 4.0},
-    "object": WIDE | {"strength": 4.0},
+    "style": WIDE | {"scale": 4.0},
+    "object": WIDE | {"scale": 4.0},
     "identity": WIDE | {"ridge": 0.01},
     "explicit": AUTHORS,
 }
-UCE_PRESERVED = 100  # prompts of the base's own world
-UCE: dict[str, tuple[Literal["last", "last_and_later"], bool]] = {  # likewise: tokens, whether prompts are preserved
+UCE_RETAINED = 100  # prompts of the base's own world
+UCE: dict[str, tuple[Literal["last", "last_and_later"], bool]] = {  # likewise: tokens, whether prompts are retained
     "style": ("last_and_later", False),
     "object": ("last_and_later", False),
     "identity": ("last_and_later", True),
@@ -83,8 +75,8 @@ def trained(concept: Concept, lr: float) -> dict[str, Any]:
 
 
 def chosen_lr(label: str, concept: Concept) -> float:
-    """The first of LRS or the second, as validation concepts want it."""
-    return LRS[label in FASTER.get(concept.kind, ())]
+    """As validation concepts want it."""
+    return 2e-3 if label in FASTER.get(concept.kind, ()) else 7e-4
 
 
 def adversarial(concept: Concept, lr: float | None = None, **changed: Any) -> adv_anchor.Settings:
@@ -116,112 +108,93 @@ def trained_rows(concept: Concept) -> dict[str, Callable[[float], MethodSettings
 def methods_for(base: Base, concept: Concept) -> dict[str, MethodSettings]:
     """The rows of the table for one concept: every method as it was tuned, and ours without its search."""
     found = {label: make(chosen_lr(label, concept)) for label, make in trained_rows(concept).items()}
-    tokens, preserved = UCE[concept.kind]
-    found["uce"] = uce.Settings(tokens=tokens, preserve=preserved_prompts(base, concept) if preserved else ())
+    tokens, retained = UCE[concept.kind]
+    found["uce"] = uce.Settings(tokens=tokens, retain=retained_prompts(base, concept) if retained else ())
     found["speed"] = speed.Settings(**SPEED[concept.kind])
     return found | {NO_SEARCH: guarded(concept, anchor_steps=0)}
 
 
-def trials(base: Base, scale: Scale) -> list[Trial]:
-    kinds = ("style",) if scale.quick else KINDS
-    listed = [c for kind in kinds for c in concepts(base, kind, TEST_CONCEPTS[kind][: scale.per_kind])]
-    return crossed(listed, lambda concept: methods_for(base, concept), scale)
+def retained_prompts(base: Base, concept: Concept) -> tuple[str, ...]:
+    """What uce retains, where it retains anything: sampled prompts that do not mention the concept."""
+    return tuple(sampled_prompts(base.profile.vocabulary, UCE_RETAINED, 0, [concept.name]))
 
 
-def preserved_prompts(base: Base, concept: Concept) -> tuple[str, ...]:
-    """What uce preserves, where it preserves anything: sampled prompts that do not mention the concept."""
-    return tuple(sampled_prompts(own_vocabulary(base.name), UCE_PRESERVED, 0, [concept.name]))
+# --- the comparison: every trained method also behind the projection, nobody told of the hidden names
+
+BARE_NEUTRAL = {"identity": "person"}  # of other kinds: shape
+PROJECTED = "{} + projection"
+BARE_ESD, BARE_UCE = "esd, bare name", "uce, bare name"
+HAVE_PROJECTION = (OURS, NO_SEARCH)
+
+Variant = tuple[Concept, MethodSettings]
 
 
-def cost_at(name: str, ua: float) -> Callable[[Sequence[Curve]], float | None]:
-    """Of curves: one cost of their mean curve where it reaches a UA; None if it does not."""
-
-    def value(curves: Sequence[Curve]) -> float | None:
-        reached = at_ua(mean_curve(curves), ua)
-        return None if reached is None else getattr(reached, name)
-
-    return value
+def bare(concept: Concept) -> Concept:
+    """The concept as the authors of esd and uce give it: its name and nothing else."""
+    return concept.model_copy(update={"templates": ("{}",), "neutral": (BARE_NEUTRAL.get(concept.kind, "shape"),)})
 
 
-def ratio(pairs: Sequence[tuple[Curve, Curve]]) -> float | None:
-    """How many times as much degradation the first of each pair costs as the second, both at the same UA.
-
-    None if the first does not get there, however much it costs; 0 if only the second does not.
-    """
-    cost = cost_at("degradation", TARGET_UA)
-    theirs, ours = (cost([pair[i] for pair in pairs]) for i in (0, 1))
-    if theirs is None:
-        return None
-    return 0.0 if ours is None else theirs / ours
+def projected(settings: MethodSettings) -> MethodSettings:
+    """The same method behind the projection, which is not told of the hidden names."""
+    return settings.model_copy(update={"retain_weight": 1.0, "retain_without": HIDDEN})
 
 
-def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
-    """A row per kind and method: the dose that reaches the UA, and every cost there, with 95 % intervals.
-
-    Erasures of the same concept and seed are compared with each other.
-    """
-    grouped: dict[str, dict[str, dict[tuple[str, int], Curve]]] = defaultdict(lambda: defaultdict(dict))
-    for one in found:
-        trial = one.trial
-        grouped[trial.concept.kind][trial.label][trial.concept.name, trial.seed] = curve(one.scores)
-    listed = []
-    for kind, methods in grouped.items():
-        for label, own in methods.items():
-            curves = list(own.values())
-            mean = mean_curve(curves)
-            reached = at_ua(mean, TARGET_UA)
-            ours = methods.get(OURS, {})
-            pairs = [(own[key], ours[key]) for key in own if key in ours]
-            listed.append(
-                {"kind": kind, "method": label, "erasures": len(curves), "dose": reached.dose if reached else None}
-                | {"ua_at_1": next(p for p in mean if p.dose == 1).ua, "ua_at_most": mean[-1].ua}
-                | {name: estimate(curves, cost_at(name, TARGET_UA)) for name in COSTS}
-                | {
-                    "ratio": estimate(pairs, ratio) if pairs and label != OURS else None,
-                    "curve": [vars(p) for p in mean],
-                }
-            )
-    return listed
+def nearest_anchor(concept: Concept, lr: float) -> fixed_anchor.Settings:
+    """Towards the similar concept, or the superclass where there is none."""
+    return fixed_anchor.Settings(**trained(concept, lr), anchor="concept" if concept.similar else "superclass")
 
 
-COLUMNS = {
-    "kind": ("kind", text),
-    "method": ("method", text),
-    "erasures": ("erasures", text),
-    "ua_at_1": ("UA at dose 1", percent),
-    "ua_at_most": ("UA at dose 2", percent),
-    "dose": ("dose for UA 97", number),
-    "degradation": ("degradation", around(thousandths)),
-    "ratio": (f"relative to {OURS}", around(number)),
-    "alignment_loss": ("alignment loss", around(percent)),
-    "diversity_loss": ("diversity loss", around(thousandths)),
-    "ira_loss": ("IRA loss", around(percent)),
-    "cra_loss": ("CRA loss", around(percent)),
-}
+def fair_rows(base: Base, concept: Concept) -> dict[str, Variant]:
+    """Every row of the comparison for one concept: what it is erased with, and how."""
+    plain: dict[str, Variant] = {
+        SIMILAR if concept.similar else SUPERCLASS: (concept, nearest_anchor(concept, 7e-4)),
+        PAPER: (concept, adversarial(concept, 7e-4, perturb_tokens="concept")),
+        LATER: (concept, adversarial(concept, 7e-4)),
+        BARE_ESD: (bare(concept), esd.Settings(**trained(concept, 7e-4))),
+    }
+    behind = {PROJECTED.format(label): (own, projected(settings)) for label, (own, settings) in plain.items()}
+    ours = {OURS: guarded(concept), NO_SEARCH: guarded(concept, anchor_steps=0)}
+    known = tuple(sampled_prompts(base.profile.vocabulary, 1000, 0, HIDDEN))
+    closed: dict[str, Variant] = {
+        BARE_UCE: (bare(concept), uce.Settings()),
+        "speed": (concept, speed.Settings(**SPEED[concept.kind], retain=known, retain_prompts=0)),
+    }
+    return plain | behind | {label: (concept, projected(own)) for label, own in ours.items()} | closed
 
 
-def plot(listed: Sequence[Row], figure: Any) -> None:
-    """Degradation against UA on a matplotlib figure: a panel per kind, a line per method, everywhere in one colour."""
-    from matplotlib import colormaps
-
-    kinds, labels = (list(dict.fromkeys(row[key] for row in listed)) for key in ("kind", "method"))
-    figure.set_size_inches(4 * len(kinds), 5)
-    lines = {}
-    for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        for row in (row for row in listed if row["kind"] == kind):
-            points, label = [Point(**point) for point in row["curve"]], row["method"]
-            colour = colormaps["tab10" if len(labels) <= 10 else "tab20"](labels.index(label))
-            style = "-" if label == OURS else "--"
-            x, y = [100 * p.ua for p in points[1:]], [1000 * p.degradation for p in points[1:]]
-            (lines[label],) = axis.plot(x, y, style, marker=".", color=colour, label=label)
-        axis.axvline(100 * TARGET_UA, color="0.8", zorder=0)
-        axis.set(title=kind, xlabel="UA, %", ylabel="degradation x 1000", xlim=(-2, 102), yscale="log")
-    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(kinds), fontsize="small")
+def listed(base: Base, size: Size) -> list[Concept]:
+    kinds = ("style",) if size.quick else KINDS
+    return [c for kind in kinds for c in concepts(base, kind, TEST_CONCEPTS[kind][: size.per_kind])]
 
 
-EXPLAINED = (
-    "Each delta is scaled (its dose) until 97 % of pictures for the concept no longer show it; costs are read there,\n"
-    "between doses in proportion. Degradation and diversity loss: distances in classifier features, x 1000; other\n"
-    "losses: points. In brackets: 95 % intervals over erasures. –: that UA is not reached, or there is no such figure."
-)
-RIVALS = Study("Methods compared at the same UA", trials, EVALUATION, rows, COLUMNS, plot, FOLDER, EXPLAINED)
+def trials_of(found: Sequence[Concept], rows: Callable[[Concept], dict[str, Variant]], size: Size) -> list[Trial]:
+    """Every concept with every row and every seed; what draws nothing is done once."""
+    return [
+        Trial(label, own, shortened(settings) if size.quick else settings, seed)
+        for concept in found
+        for label, (own, settings) in rows(concept).items()
+        for seed in range(size.seeds if isinstance(settings, TrainingSettings) else 1)
+    ]
+
+
+def trials(base: Base, size: Size) -> list[Trial]:
+    return trials_of(listed(base, size), lambda concept: fair_rows(base, concept), size)
+
+
+def unprojected(method: str) -> bool:
+    return method not in HAVE_PROJECTION and not method.endswith(PROJECTED.format(""))
+
+
+def summary(records: Sequence[Row]) -> list[Row]:
+    """A row per kind and method, then one per kind: the best rival without a projection, at several targets."""
+    return [*evidence.summary(records, OURS), *evidence.by_target(records, OURS, unprojected)]
+
+
+def records(base: Base, found: Sequence[Found], size: Size) -> list[Row]:
+    return evidence.records(found)
+
+
+RIVALS = Study(
+    "Methods compared at the same UA", trials, WIDE_EVALUATION, records, evidence.COLUMNS, evidence.plot, FAIR_FOLDER,
+    evidence.EXPLAINED, summary,
+)  # fmt: skip

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from advanchor.evaluation import EvaluationSettings
+from advanchor.evaluation.settings import EvaluationSettings
 from advanchor.methods import hardened_anchor
 from advanchor.models.base import Base
 from advanchor.studies import rivals
 from advanchor.studies.curves import mean_interval
-from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, concepts, crossed, percent, text, thousandths
+from advanchor.studies.lab import Found, Row, Size, Study, Trial, around, concepts, crossed, percent, text, thousandths
 
 ATTACKS = ("soft_prompt", "prefix", "paraphrases", "relearning")
 LABELS = (rivals.OURS, rivals.LATER, rivals.SUPERCLASS, rivals.SIMILAR, "esd")
@@ -16,9 +16,9 @@ HARDENED = "hardened_anchor"
 WEAKER_GUARDS = (0.1, 0.01, 0.0)  # retain_weight, 1 in the comparison
 
 
-def trials(base: Base, scale: Scale) -> list[Trial]:
-    kinds = ("style",) if scale.quick else rivals.TEST_CONCEPTS
-    listed = [c for kind in kinds for c in concepts(base, kind, rivals.TEST_CONCEPTS[kind][: min(2, scale.per_kind)])]
+def trials(base: Base, size: Size) -> list[Trial]:
+    kinds = ("style",) if size.quick else rivals.TEST_CONCEPTS
+    listed = [c for kind in kinds for c in concepts(base, kind, rivals.TEST_CONCEPTS[kind][: min(2, size.per_kind)])]
 
     def chosen(concept: Any) -> dict[str, Any]:
         found = {label: own for label, own in rivals.methods_for(base, concept).items() if label in LABELS}
@@ -31,10 +31,10 @@ def trials(base: Base, scale: Scale) -> list[Trial]:
         found[HARDENED] = hardened_anchor.Settings(**hardened)
         return found
 
-    return crossed(listed, chosen, Scale(scale.per_kind, 1, scale.quick))
+    return crossed(listed, chosen, Size(size.per_kind, 1, size.quick))
 
 
-def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
+def rows(base: Base, found: Sequence[Found], size: Size) -> list[Row]:
     """A row per kind and method: how often the concept is drawn without an attack and with each."""
     groups = dict.fromkeys((one.trial.concept.kind, one.trial.label) for one in found)
     listed = []
@@ -88,8 +88,8 @@ ROBUSTNESS = Study(
     COLUMNS,
     plot,
     "robustness",
-    "Percent of pictures for the concept in which it is recognised, at the strength that each delta was trained to.\n"
-    "Soft prompt and words in front are searched with the erased model's own weights; trained on: further training on\n"
-    "pictures without the concept. Degradation: distance of retained pictures in classifier features, x 1000. In\n"
-    "brackets: 95 % intervals over erasures.",
+    "The share of the concept's pictures that still show it, in percent, at the scale that each delta was trained to.\n"
+    "Soft prompts and words in front are searched with the erased model's own weights. Further training is on\n"
+    "pictures without the concept. Degradation is the distance of retained pictures in classifier features, x 1000.\n"
+    "In brackets: 95 % intervals over erasures.",
 )

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from advanchor.concepts import Concept
-from advanchor.evaluation import Evaluator
+from advanchor.concepts import CONCEPT_SLOT, Concept
+from advanchor.evaluation.evaluator import Evaluator
 from advanchor.evaluation.exam import recognised
-from advanchor.fusion.neurons import steps_after
+from advanchor.fusion.ways.neurons import steps_after
 from advanchor.methods import MethodSettings
 from advanchor.models.base import Base
+from advanchor.models.text import fill
 from advanchor.pocket.scorer import PocketScorer
 from advanchor.studies import rivals
 from advanchor.studies.curves import mean_interval
-from advanchor.studies.lab import Found, Row, Scale, Study, Trial, around, asked, concepts, crossed, percent, text
-from advanchor.text import CONCEPT_SLOT, fill
+from advanchor.studies.lab import Found, Row, Size, Study, Trial, around, asked, concepts, crossed, percent, text
 
-DOSES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+SCALES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 QUARTERS = ((0, 250), (250, 500), (500, 750), (750, 1000))  # of the timesteps; 1000 is pure noise
 
 
@@ -32,7 +32,7 @@ class Part:
     layers: Callable[[str], bool] = lambda name: True
     timesteps: tuple[int, int] = (0, 1000)
     tokens: Callable[[Tensor], Tensor] | None = None  # steps after the concept's last token, -1 before it -> acts
-    dose: float = 1.0
+    scale: float = 1.0
 
     def without(self) -> "Part":
         """Everywhere else. Only one of the three may be narrowed."""
@@ -74,7 +74,7 @@ def acting(unet: nn.Module, delta: Mapping[str, Tensor], part: Part, after: Tens
     empty prompt's and theirs, one half each. The empty prompt has the delta at all tokens.
     """
     own = torch.ones_like(after, dtype=torch.bool) if part.tokens is None else part.tokens(after)
-    mask = part.dose * torch.cat([torch.ones_like(own), own]).float().unsqueeze(-1)  # (2 B, L, 1)
+    mask = part.scale * torch.cat([torch.ones_like(own), own]).float().unsqueeze(-1)  # (2 B, L, 1)
     now = {"on": True}
 
     def look(_: Any, arguments: tuple[Any, ...]) -> None:
@@ -97,8 +97,8 @@ def acting(unet: nn.Module, delta: Mapping[str, Tensor], part: Part, after: Tens
 class Probe:
     """How much of a concept is gone when only a part of its erasure acts."""
 
-    def __init__(self, base: Base, scale: Scale) -> None:
-        self.base, self.evaluator = base, Evaluator(base, PocketScorer(), asked(SENSITIVITY, scale))
+    def __init__(self, base: Base, size: Size) -> None:
+        self.base, self.evaluator = base, Evaluator(base, PocketScorer(), asked(SENSITIVITY, size))
 
     def ua(self, found: Found, part: Part) -> float:
         """Share of pictures in which the concept is not recognised."""
@@ -107,7 +107,7 @@ class Probe:
         unique = dict.fromkeys(question.prompt.replace(name, CONCEPT_SLOT, 1) for question in exam.erased)
         prompts = [fill(template, name) for template in unique for _ in range(settings.images_per_prompt)]
         after = steps_after(self.base.concept_tokens(prompts))
-        with acting(self.base.unet, found.delta(), part, after):
+        with acting(self.base.backbone, found.delta(), part, after):
             seen = self.evaluator.see(exam.erased, settings.images_per_prompt)
         return 1 - recognised(exam, seen.answers)
 
@@ -116,15 +116,15 @@ def labelled(concept: Concept, base: Base) -> dict[str, MethodSettings]:
     return {rivals.OURS: rivals.methods_for(base, concept)[rivals.OURS]}
 
 
-def trials(base: Base, scale: Scale) -> list[Trial]:
-    kinds = ("style",) if scale.quick else rivals.TEST_CONCEPTS
+def trials(base: Base, size: Size) -> list[Trial]:
+    kinds = ("style",) if size.quick else rivals.TEST_CONCEPTS
     listed = [c for kind in kinds for c in concepts(base, kind, rivals.TEST_CONCEPTS[kind][:1])]
-    return crossed(listed, lambda concept: labelled(concept, base), Scale(scale.per_kind, 1, scale.quick))
+    return crossed(listed, lambda concept: labelled(concept, base), Size(size.per_kind, 1, size.quick))
 
 
-def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
-    """By kind: a row per part with UA when only it acts and when all else acts, and a row per dose."""
-    probe = Probe(base, scale)
+def rows(base: Base, found: Sequence[Found], size: Size) -> list[Row]:
+    """By kind: a row per part with UA when only it acts and when all else acts, and a row per scale."""
+    probe = Probe(base, size)
     listed = []
     for kind in dict.fromkeys(one.trial.concept.kind for one in found):
         own = [one for one in found if one.trial.concept.kind == kind]
@@ -135,9 +135,9 @@ def rows(base: Base, found: Sequence[Found], scale: Scale) -> list[Row]:
                     {"kind": kind, "of": dimension, "part": name, "ua": mean_interval(only)}
                     | {"without": mean_interval(without)}
                 )
-        for dose in DOSES:
-            ua = mean_interval([probe.ua(one, Part(dose=dose)) for one in own])
-            listed.append({"kind": kind, "of": "dose", "part": f"{dose:.1f}", "ua": ua})
+        for scale in SCALES:
+            ua = mean_interval([probe.ua(one, Part(scale=scale)) for one in own])
+            listed.append({"kind": kind, "of": "scale", "part": f"{scale:.1f}", "ua": ua})
     return listed
 
 
@@ -151,14 +151,14 @@ COLUMNS = {
 
 
 def plot(listed: Sequence[Row], figure: Any) -> None:
-    """UA by part, a panel per dimension and a colour per kind; dose and response as lines."""
+    """UA by part, a panel per dimension and a colour per kind; scale and response as lines."""
     kinds, dimensions = (list(dict.fromkeys(row[key] for row in listed)) for key in ("kind", "of"))
     figure.set_size_inches(4 * len(dimensions), 4)
     for axis, dimension in zip(figure.subplots(1, len(dimensions), squeeze=False)[0], dimensions, strict=True):
         for number, kind in enumerate(kinds):
             own = [row for row in listed if (row["kind"], row["of"]) == (kind, dimension)]
             heights = [100 * row["ua"][0] for row in own]
-            if dimension == "dose":
+            if dimension == "scale":
                 axis.plot([float(row["part"]) for row in own], heights, marker=".", label=kind)
                 axis.legend(fontsize="small")
             else:
@@ -177,6 +177,6 @@ SENSITIVITY = Study(
     COLUMNS,
     plot,
     rivals.FOLDER,
-    "The delta of the improved method acts on a part of the model only, or everywhere else: UA in percent.\n"
+    "The delta of guarded_anchor acts on a part of the model only, or everywhere else: UA in percent.\n"
     "Timesteps: 1000 is pure noise. In brackets: 95 % intervals over erasures.",
 )

@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from records import result_of
 
-from advanchor.batch_file import read_batch
+from advanchor.batch.file import read_batch
+from advanchor.batch.plan import Task, dump_plan, plan
 from advanchor.bench import chaos
-from advanchor.plan import Task, dump_plan, plan
-from advanchor.runtime.store import Store
+from advanchor.rundir.store import Store
 
 Runs = tuple[Store, Store, list[Task]]
 
@@ -17,11 +18,11 @@ Runs = tuple[Store, Store, list[Task]]
 def runs(tmp_path: Path) -> Runs:
     """A disturbed and an undisturbed run of three tasks, in order."""
     calm = Store(str(tmp_path / "calm"))
-    spec, concepts = read_batch(chaos.write_batch(tmp_path, Path(calm.root), 3))
-    tasks = plan(spec, concepts)
+    read = read_batch(chaos.write_batch(tmp_path, Path(calm.root), 3))
+    spec, tasks = read.spec, plan(read.spec, read.concepts)
     calm.keep_plan("", (), dump_plan(spec, tasks))
     for task in tasks:
-        calm.publish(task, {"delta.safetensors": task.id.encode()}, {"task": task.id})
+        calm.publish(task, {"delta.safetensors": task.id.encode()}, result_of(task))
         calm.record_attempt(task, {"event": "Succeeded", "started_at": 1000.0, "gang": 1})
     shutil.copytree(calm.root, tmp_path / "rough")
     return Store(str(tmp_path / "rough")), calm, tasks
@@ -41,7 +42,7 @@ def test_a_lost_result_is_found(runs: Runs) -> None:
 def test_other_bytes_are_found(runs: Runs) -> None:
     """Of a whole file, which is then beside the first one, and of a damaged one."""
     rough, calm, tasks = runs
-    rough.publish(tasks[0], {"delta.safetensors": b"other"}, {"task": tasks[0].id})
+    rough.publish(tasks[0], {"delta.safetensors": b"other"}, result_of(tasks[0]))
     damaged = rough.find("tasks", tasks[2].folder, "delta-*")[0]
     rough.write(damaged, b"damaged")
     assert chaos.problems(rough, calm) == [
@@ -63,3 +64,23 @@ def test_kills_are_decided_by_the_seed_and_spread_over_the_run() -> None:
     assert {kill.sort for kill in kills} == {"rank", "node", "driver"}
     after = [kill.after for kill in kills]
     assert after == sorted(after) and after[0] <= 3 and 190 <= after[-1] < 199
+
+
+def test_damage_is_decided_by_the_seed_and_found(runs: Runs) -> None:
+    rough, calm, tasks = runs
+    blows = chaos.drawn_damage(20, 3, seed=0)
+    assert blows == chaos.drawn_damage(20, 3, seed=0) != chaos.drawn_damage(20, 3, seed=1)
+    assert sum(chaos.spoil(Path(rough.root), blow.choice) for blow in blows) == 20
+    found = chaos.problems(rough, calm, damaged=True)
+    for task in tasks:
+        store = Store(rough.root)
+        result = store.result(task)
+        whole = result is not None and not store.changed_files([result])
+        assert whole == (not any(task.concept.name in text or task.folder in text for text in found))
+    assert found
+
+
+def test_a_task_may_be_done_again_where_files_were_damaged(runs: Runs) -> None:
+    rough, calm, tasks = runs
+    rough.record_attempt(tasks[0], {"event": "Succeeded", "started_at": 1001.0, "gang": 1})
+    assert chaos.problems(rough, calm, damaged=True) == []

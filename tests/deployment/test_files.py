@@ -5,7 +5,9 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -14,7 +16,7 @@ import typer
 import yaml
 
 import advanchor
-from advanchor.batch_file import parse_batch
+from advanchor.batch.file import parse_batch
 from advanchor.cli import app
 
 from .rooms import (
@@ -66,12 +68,19 @@ def test_bash_takes_the_scripts(path: Path) -> None:
         subprocess.run([shellcheck, "--severity=warning", path], check=True)
 
 
+def test_hadolint_takes_the_dockerfile() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, "--no-color", ROOT / "cluster/Dockerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
 # `advanchor erase ...` as it stands in code, or behind a quote, a backtick, --, an image's tag or `entrypoint:`
 COMMAND = re.compile(r"(?:^ *|['`\"]|exec |-- |:[0-9.]+ |entrypoint: )advanchor ([a-z]+)((?: [^`\n]*)?)", re.M)
 
 
 def test_every_command_exists() -> None:
-    commands = typer.main.get_command(app).commands
+    group: Any = typer.main.get_command(app)
+    commands = group.commands
     calls = [(path, *match.groups()) for path in FILES for match in COMMAND.finditer(path.read_text())]
     assert {"launch/local.sh", "launch/ray-cluster.sh", "launch/slurm.sbatch", "launch/rayjob.yaml"} <= {
         name(path) for path, *_ in calls
@@ -96,7 +105,8 @@ def test_both_kubernetes_files_make_the_same_cluster() -> None:
 
 
 def test_the_jobs_batch_is_one_and_lands_on_the_shared_volume() -> None:
-    spec, concepts = parse_batch(objects(MANIFESTS[2])["ConfigMap"]["data"]["batch.yaml"], Path("batch.yaml"))
+    read = parse_batch(objects(MANIFESTS[2])["ConfigMap"]["data"]["batch.yaml"], Path("batch.yaml"))
+    spec, concepts = read.spec, read.concepts
     (worker,) = JOB["rayClusterSpec"]["workerGroupSpecs"]
     assert len(concepts) > 20
     assert spec.output.startswith("/runs/")

@@ -8,13 +8,13 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from patience import PATIENCE_S, wait_until
 
 from .rooms import ROOT
 
@@ -42,7 +42,7 @@ class Shell:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
         )
 
     def stand_in(self, command: str, body: str) -> None:
@@ -93,10 +93,7 @@ def processes_with(text: str) -> list[psutil.Process]:
 
 
 def wait_until_gone(text: str) -> None:
-    deadline = time.time() + 60
-    while left := processes_with(text):
-        assert time.time() < deadline, left
-        time.sleep(0.2)
+    wait_until(lambda: not processes_with(text), f"every process of {text} to end")
 
 
 SRUN = """# the command once per node, all nodes on this machine
@@ -136,7 +133,7 @@ def test_rehearsal_is_a_real_cluster_with_a_token(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     rehearse = [sys.executable, ROOT / "cluster/rehearse.py"]
     environment = os.environ | {"TMPDIR": str(folder), "HOME": str(tmp_path)}
-    run: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 300}
+    run: dict[str, Any] = {"capture_output": True, "text": True, "timeout": PATIENCE_S}
     try:
         up = [*rehearse, "up", "--nodes", "2", "--gpus", "1", "--port", str(port), "--object-store-mb", "80"]
         started = subprocess.run(up, env=environment, **run)

@@ -61,13 +61,37 @@ def test_summary_of_nothing() -> None:
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:
-    names = ["=cmd()", "+1", "-rf", "@sum", "\ttab", 'quo"te, comma\nline', "plain = fine"]
+    formulas = [
+        "=cmd()",
+        "+1",
+        "-rf",
+        "@sum",
+        "\ttab",
+        "\n=cmd()",
+        "\uff1dcmd()",
+        "\uff0b1",
+        "\uff0d1",
+        "\uff20sum",
+        " =cmd()",
+    ]
+    names = [*formulas, 'quo"te, comma\nline', "plain = fine"]
     table = rows([result(str(i), name) for i, name in enumerate(names)], None)
     read = list(csv.DictReader(io.StringIO(to_csv(table), newline="")))
-    assert [row["name"] for row in read] == [f"'{name}" for name in names[:5]] + names[5:]
+    assert [row["name"] for row in read] == [f"'{name}" for name in formulas] + names[len(formulas) :]
 
 
 def test_numbers_of_the_csv_stay_numbers() -> None:
     (row,) = csv.DictReader(io.StringIO(to_csv(rows([result("x", "a", scores={"ua": -0.5})], None))))
     assert row["ua"] == "-0.5" and row["ira"] == ""
     assert to_csv([]) == ",".join(COLUMNS) + "\n"
+
+
+def test_what_is_done_and_below_the_bar_is_counted() -> None:
+    weak, at_the_bar, unscored, earlier = (
+        result("aaa", "striped", scores={"ua": 0.89}),
+        result("bbb", "dotted", scores={"ua": 0.9}),
+        result("ccc", "gradient", scores=None),
+        result("ddd", "solid", scores={"ua": 0.0}),
+    )
+    status = {"tasks": [entry("aaa", "striped"), entry("bbb", "dotted"), entry("ccc", "gradient")]}
+    assert summary(rows([weak, at_the_bar, unscored, earlier], status))["weak"] == 1

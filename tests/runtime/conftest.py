@@ -3,15 +3,19 @@
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import fusing
 import pytest
 import short_runs as runs
 from moto.server import ThreadedMotoServer
+from order import CLUSTER
+from patience import PATIENCE_S
+from recorder import VARIABLES, Recorder
 
 from advanchor.runtime.ray_cluster import connected
 from advanchor.runtime.rehearsal import RehearsalCluster, rehearsal
+from advanchor.runtime.tokens import read_again
 
 HERE = "127.0.0.1"
 
@@ -55,12 +59,22 @@ def storage() -> Iterator[Storage]:
 
 
 @pytest.fixture(scope="session")
-def whole_cluster(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RehearsalCluster]:
+def whole_cluster(
+    storage: Storage, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[RehearsalCluster]:
+    with ExitStack() as stack:
+        pytestconfig.stash[CLUSTER] = stack
+        yield stack.enter_context(new_cluster(tmp_path_factory))
+
+
+@contextmanager
+def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RehearsalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("PATH", f"{Path(runs.sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         for pace in ("TICK_S", "VIEW_S"):  # faults strike tasks that last a second
-            patch.setattr(f"advanchor.runtime.batch.{pace}", 0.05)
+            patch.setattr(f"advanchor.runtime.driver.{pace}", 0.05)
+        patch.setattr("advanchor.runtime.rehearsal.BALANCE_S", PATIENCE_S)
         with rehearsal(nodes=2, cpus=2, dashboard_port=free_port()) as cluster, connected(cluster.address):
             yield cluster
 
@@ -99,7 +113,21 @@ def task_seconds(undisturbed_run: runs.Store) -> float:
     return max(sum(result["seconds"].values()) for result in undisturbed_run.results())
 
 
-@pytest.fixture(scope="session")
-def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with the finished erasures that fusions are made of."""
-    return Path(fusing.erase(tiny_base, tmp_path_factory.mktemp("run")))
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No variable says anything, and the home has no token."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "bare-home").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path / "bare-home"))
+        yield
+    monkeypatch.undo()
+    read_again()
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    server = Recorder()
+    yield server
+    server.close()

@@ -1,6 +1,7 @@
 """One process, one DeepSpeed engine for life; leaves what it found as files. test_engine.py starts it, forked."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -9,15 +10,15 @@ from torch.distributed import TCPStore
 
 from advanchor import methods, models
 from advanchor.concepts import Concept
-from advanchor.delta import Delta
-from advanchor.diffusion import unet_output
-from advanchor.engine import Engine, TorchEngine
 from advanchor.methods.adv_anchor import Settings
 from advanchor.models.base import Base
-from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
-from advanchor.training import Context
+from advanchor.runtime.deepspeed_engine import DeepSpeedEngine, join_ranks
+from advanchor.training.checkpointing import checkpointed
+from advanchor.training.context import Context
+from advanchor.training.delta import Delta
+from advanchor.training.engine import Engine, TorchEngine
 
-PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
+PROMPTS: dict[str, Any] = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
 FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
 SLOTS = 3
 SETTINGS = Settings(
@@ -34,21 +35,21 @@ def erase(base: Base, engine: Engine, delta: Delta, *concepts: Concept) -> list[
 @torch.no_grad()
 def output(base: Base, engine: Engine) -> Tensor:
     noise = torch.randn(1, *base.latent_shape, generator=torch.Generator().manual_seed(0))
-    return unet_output(engine.module, noise, torch.tensor([400]), base.encode(["a star"]))
+    return base.denoise(engine.module, noise, torch.tensor([400]), base.encode(["a star"]))
 
 
 def main(folder: str, stage: str, precision: str, work: str) -> None:
     torch.set_num_threads(1)
-    base = models.load(folder)
-    delta = Delta(base.unet, SETTINGS.trained_weights, SLOTS)
+    base = models.load(folder, dtype=models.DTYPES[precision])
+    delta = Delta(base.backbone, SETTINGS.trained_weights, SLOTS)
     parameters = delta.named_parameters()
-    plain = TorchEngine(base.unet, parameters)
+    plain = TorchEngine(base.backbone, parameters)
     found = {}
     [found["plain"]] = erase(base, plain, delta, FIRST)
     outputs = {"teacher of plain": output(base, plain)}
 
     join_ranks(0, 1, TCPStore("127.0.0.1", 0, 1, is_master=True))
-    engine = DeepSpeedEngine(base.unet, parameters, stage=int(stage), precision=precision, offload="none")
+    engine = DeepSpeedEngine(base.backbone, parameters, stage=int(stage), precision=precision, offload="none")
     outputs["teacher at first"] = output(base, engine)
     [found["first"]] = erase(base, engine, delta, FIRST)
     with delta.on(slots=0):
@@ -65,5 +66,7 @@ def main(folder: str, stage: str, precision: str, work: str) -> None:
     found["loaded"] = {name: tensor[2].clone() for name, tensor in engine.export().items()}
     with delta.on(slots=2):
         outputs["student of loaded"] = output(base, engine)
+    checkpointed(base, delta)
+    [found["checkpointed"]] = erase(base, engine, delta, FIRST)
     for name, tensors in {**found, "outputs": outputs}.items():
         save_file(tensors, Path(work) / name)

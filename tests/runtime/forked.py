@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 
-PATIENCE_S = 1200.0
+from patience import PATIENCE_S
 
 server = multiprocessing.get_context("forkserver")
 server.set_forkserver_preload(["zero_ranks", "erase_with_deepspeed"])

@@ -1,27 +1,33 @@
 """Short runs on the tiny model: in this process, where a fault can be timed, or as the commands that users type."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+import ray
+from patience import PATIENCE_S, wait_until
 from typer.testing import CliRunner
 
 from advanchor.artifacts import sha256
-from advanchor.batch_file import read_batch
+from advanchor.batch.file import read_batch
+from advanchor.batch.plan import Task, dump_plan, load_plan, plan
+from advanchor.batch.spec import BatchSpec
 from advanchor.cli import app
-from advanchor.plan import Task, dump_plan, load_plan, plan
-from advanchor.runtime.batch import Run
-from advanchor.runtime.status import RunStatus, TaskRow, View
-from advanchor.runtime.store import Store
+from advanchor.concepts import Concept
+from advanchor.rundir.status import RunStatus, TaskRow, View
+from advanchor.rundir.store import Store
+from advanchor.runtime.driver import Run
+from advanchor.runtime.gang import Gang
+from advanchor.runtime.rehearsal import RehearsalCluster
 
 COMMAND = (sys.executable, "-P", "-m", "advanchor.cli")
 NAMES = ("cat", "dog", "fox", "owl")
-PATIENCE_S = 1200.0  # for anything that takes seconds on an idle machine
 
 
 def write_batch(
@@ -44,39 +50,77 @@ def write_batch(
 # --- in this process
 
 
-def planned(batch: Path) -> Run:
+def planned(batch: Path, plan: Callable[[BatchSpec, Sequence[Concept]], list[Task]] = plan) -> Run:
     """A run of a batch that only has to be started; the tests' process is connected to the cluster."""
-    spec, concepts = read_batch(batch)
-    tasks = plan(spec, concepts)
+    read = read_batch(batch)
+    spec, tasks = read.spec, plan(read.spec, read.concepts)
     store = Store(spec.output, spec.resources.storage_patience_s)
-    store.keep_plan(batch.read_text(), (), dump_plan(spec, tasks))
+    store.keep_plan(read.text, (), dump_plan(spec, tasks))
     return Run(spec, tasks, store, lambda status: None)
 
 
-def drive(batch: Path, fault: View = lambda status: None) -> RunStatus:
+def drive(batch: Path, fault: "View | WhenTraining" = lambda status: None) -> RunStatus:
     """Run a batch to its end; `fault` sees many times a second what a user sees."""
     run = planned(batch)
-    run.view = fault
+    run.view = fault.of(run) if isinstance(fault, WhenTraining) else fault
     return run.run()
 
 
 class WhenTraining:
-    """A fault that strikes the first `times` attempts of a concept (of any, if None) that are well on their way."""
+    """A fault that strikes the first `times` attempts of a concept that are well on their way.
 
-    def __init__(self, strike: Callable[[], object], concept: str | None = None, times: int = 1) -> None:
-        self.strike, self.concept, self.times = strike, concept, times
-        self.struck: set[tuple[str, int | None]] = set()
+    As soon as an attempt has begun, its rank is asked for nothing else until it is there. Then all ranks stand still
+    while the fault strikes, so that no attempt ends before it does, however busy the machine is. Afterwards they go
+    on, those that are left, unless they are to `hang`.
+    """
 
-    def __call__(self, status: RunStatus) -> None:
-        for row in status.tasks:
-            attempt = row.name, row.gang
-            if len(self.struck) < self.times and attempt not in self.struck and is_training(row, self.concept):
-                self.struck.add(attempt)
-                self.strike()
+    def __init__(
+        self,
+        cluster: RehearsalCluster,
+        strike: Callable[[], object],
+        concept: str = "cat",
+        times: int = 1,
+        *,
+        hang: bool = False,
+    ) -> None:
+        self.cluster, self.strike, self.concept, self.times, self.hang = cluster, strike, concept, times, hang
+        self.struck: set[int | None] = set()  # gangs
+
+    def of(self, run: Run) -> View:
+        def look(status: RunStatus) -> None:
+            for row in status.tasks:
+                fresh = len(self.struck) < self.times and row.gang not in self.struck
+                if fresh and row.name == self.concept and row.status == "running":
+                    self.struck.add(row.gang)
+                    (gang,) = [gang for gang in run.gangs if gang.number == row.gang]
+                    self.wait_and_strike(gang)
+
+        return look
+
+    def wait_and_strike(self, gang: Gang) -> None:
+        ranks = self.cluster.ranks()
+        wait_until(lambda: is_under_way(gang), "the attempt to get going", pause_s=0.01)
+        for rank in ranks:
+            rank.suspend()
+        assert not ended_already(gang)
+        self.strike()
+        for rank in [] if self.hang else ranks:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rank.resume()
 
 
-def is_training(row: TaskRow, concept: str | None) -> bool:
-    return row.status == "running" and row.step >= 3 and row.phase == "student" and concept in (None, row.name)
+def is_under_way(gang: Gang) -> bool:
+    assert not ended_already(gang)
+    progress: Any = ray.get(gang.ranks[0].progress.remote())
+    return progress.phase == "student" and progress.step >= 3
+
+
+def ended_already(gang: Gang) -> bool:
+    return bool(ray.wait(list(gang.pending), timeout=0)[0])
+
+
+def is_training(row: TaskRow) -> bool:
+    return row.status == "running" and row.phase == "student"
 
 
 # --- as a user
@@ -110,13 +154,6 @@ def command(*arguments: str, code: int = 0) -> str:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == code, done.output
     return done.stdout
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    patience = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < patience, f"in vain: {what}"
-        time.sleep(0.1)
 
 
 # --- what is in a run directory

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import short_runs as runs
 
-from advanchor.plan import load_plan
+from advanchor.batch.plan import load_plan
+from advanchor.rundir.status import RunStatus
 from advanchor.runtime.ledger import Ledger
 from advanchor.runtime.rehearsal import RehearsalCluster
-from advanchor.runtime.status import RunStatus
 
 Deltas = dict[str, str]
 
@@ -25,7 +25,7 @@ def test_cancel_ends_running_and_queued_concepts_and_the_gang_stays(
 
     def act(status: RunStatus) -> None:
         for row in status.tasks:
-            if runs.is_training(row, None) and row.name not in asked:
+            if runs.is_training(row) and row.name not in asked:
                 asked.append(row.name)
                 runs.command("cancel", store.url, *(["cat", "fox"] if row.name == "cat" else ["--all"]))
 
@@ -47,7 +47,9 @@ def test_cancel_ends_running_and_queued_concepts_and_the_gang_stays(
 def test_a_submitted_batch_runs_on_the_cluster_by_itself(
     cluster: RehearsalCluster, undisturbed: Deltas, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch and its table travel with the job; whoever submits it again is told that it is at work."""
+    """The batch and its table travel with the job; whoever submits it again is told that it is at work.
+
+    This process asks again, at once: a new process would take seconds to start, in which the job may end."""
     batch = runs.write_batch(tmp_path, tiny_base)
     content = json.loads(batch.read_text())
     content["concepts"] += [{"from": "tables/more.csv"}]
@@ -57,9 +59,10 @@ def test_a_submitted_batch_runs_on_the_cluster_by_itself(
     monkeypatch.setenv("RAY_ADDRESS", f"http://{cluster.ray.webui_url}")
     arguments = ("submit", str(batch), "--set", "method.lr=1e-3", "--json")
     first = json.loads(runs.run(tmp_path, *arguments))
+    second = json.loads(runs.command(*arguments))
     follower = runs.start(tmp_path, *arguments, "--follow")
     assert follower.stdout is not None
-    second = json.loads(follower.stdout.readline())
+    follower.stdout.readline()  # it has read the batch
     assert first["new"] and not second["new"] and second["job"] == first["job"]
     for path in (batch, tmp_path / "tables" / "more.csv"):
         path.unlink()

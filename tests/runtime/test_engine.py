@@ -68,6 +68,11 @@ def test_the_teacher_is_the_same_bit_for_bit(erased: dict[str, Deltas], case: st
     assert not torch.equal(outputs["student of first"], outputs["teacher"])
 
 
+@pytest.mark.parametrize("case", FP32)
+def test_checkpointing_finds_the_same_delta(erased: dict[str, Deltas], case: str) -> None:
+    assert relative_difference(erased[case]["checkpointed"], erased[case]["first"]) < 1e-3
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_reset_leaves_a_delta_of_zero(erased: dict[str, Deltas], case: str) -> None:
     assert not any(tensor.any() for tensor in erased[case]["reset"].values())

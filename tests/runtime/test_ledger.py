@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 import short_runs as runs
+from records import result_of
 
-from advanchor.batch_file import read_batch
+from advanchor.batch.file import read_batch
+from advanchor.batch.plan import Task, plan
+from advanchor.batch.spec import BatchSpec
 from advanchor.cli.live import summary
-from advanchor.plan import Task, plan
+from advanchor.rundir.store import Store
 from advanchor.runtime.ledger import Attempt, Ledger
 from advanchor.runtime.policy import Broke, Cancelled, Interrupted, Refused, Succeeded, TaskState
-from advanchor.runtime.store import Store
-from advanchor.spec import BatchSpec
 
 HERE = Attempt(gang=1, node="here", started_at=1000.0)
 RESULT = {"scores": None, "scores_key": None, "seconds": {"erasing": 1.5, "evaluating": 0.5}}
@@ -21,8 +22,8 @@ RESULT = {"scores": None, "scores_key": None, "seconds": {"erasing": 1.5, "evalu
 def planned(tiny_base: Path, tmp_path: Path) -> tuple[BatchSpec, list[Task], Store]:
     """Five concepts; the last has other settings."""
     batch = runs.write_batch(tmp_path, tiny_base, [*runs.NAMES, "elk"])
-    spec, concepts = read_batch(batch)
-    tasks = plan(spec, concepts)
+    read = read_batch(batch)
+    spec, tasks = read.spec, plan(read.spec, read.concepts)
     tasks[-1] = tasks[-1].model_copy(update={"method": tasks[-1].method.model_copy(update={"steps": 7})})
     return spec, tasks, Store(spec.output)
 
@@ -93,10 +94,11 @@ def test_a_new_driver_knows_what_the_last_one_did(planned: Planned) -> None:
     """cat broke twice, dog is done, fox was refused, owl was cancelled by somebody, elk was interrupted."""
     _, tasks, store = planned
     first = opened(planned)
-    take(first, 4), take(first, 4)
+    take(first, 4)
+    take(first, 4)
     for started_at in (1000.0, 1001.0):
         first.ended(named(first, "cat"), Broke("died"), Attempt(1, "here", started_at))
-    store.publish(named(first, "dog"), {"delta.safetensors": b"dW"}, {"task": named(first, "dog").id, **RESULT})
+    store.publish(named(first, "dog"), {"delta.safetensors": b"dW"}, result_of(named(first, "dog")))
     end(first, "dog", Succeeded())
     end(first, "fox", Refused("too long"))
     store.cancel([named(first, "owl")])
@@ -131,10 +133,23 @@ def test_forgiven_attempts_are_not_remembered(planned: Planned) -> None:
 def test_what_was_done_before_does_not_hasten_what_is_to_come(planned: Planned) -> None:
     _, tasks, store = planned
     for task in tasks[:3]:
-        store.publish(task, {"delta.safetensors": b"dW"}, {"task": task.id, **RESULT})
+        store.publish(task, {"delta.safetensors": b"dW"}, result_of(task))
     again = opened(planned)
     take(again, 1)
     end(again, "owl", Succeeded())
     take(again, 1)
     again.status.started_at, again.status.updated_at = 0.0, 60.0
     assert summary(again.status).endswith("60 s · about 60 s left")  # one of this driver's in 60 s, one to come
+
+
+def test_what_is_not_asked_for_waits_for_a_later_driver(planned: Planned) -> None:
+    """Unless the run directory knows what became of it."""
+    first = opened(planned)
+    end(first, take(first, 1)[0], Refused("too long"))
+    ledger = Ledger(*planned, only={named(first, "dog").id})
+    ledger.open()
+    assert [row.status for row in ledger.status.tasks] == ["failed", "queued", "waiting", "waiting", "waiting"]
+    assert ledger.unfinished == 1 and take(ledger, 5) == ["dog"]
+    end(ledger, "dog", Succeeded())
+    assert not ledger.unfinished and ledger.is_queue_empty
+    assert ledger.status.exit_code == 1  # because of the one that failed

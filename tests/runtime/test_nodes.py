@@ -14,7 +14,7 @@ def test_a_lost_node_costs_the_attempts_on_it(
     cluster: RehearsalCluster, undisturbed: Deltas, tiny_base: Path, tmp_path: Path
 ) -> None:
     batch = runs.write_batch(tmp_path, tiny_base)
-    strike = runs.WhenTraining(lambda: cluster.lose(cluster.nodes_with_ranks()[0]), "cat")
+    strike = runs.WhenTraining(cluster, lambda: cluster.lose(cluster.nodes_with_ranks()[0]))
     assert runs.drive(batch, strike).exit_code == 0
     store = runs.store_of(batch)
     broken, repaired = runs.attempts(store, "cat")
@@ -28,8 +28,11 @@ def test_a_preempted_node_costs_no_attempt(
 ) -> None:
     """With a single attempt allowed, the task is done all the same."""
     batch = runs.write_batch(tmp_path, tiny_base, max_attempts=1)
-    strike = runs.WhenTraining(lambda: cluster.preempt(cluster.nodes_with_ranks()[0], notice_s=0.2), "cat")
-    status = runs.drive(batch, strike)
+
+    def preempt() -> None:
+        cluster.preempt(cluster.nodes_with_ranks()[0], notice_s=0.2)
+
+    status = runs.drive(batch, runs.WhenTraining(cluster, preempt))
     assert status.exit_code == 0, status.tasks
     store = runs.store_of(batch)
     interrupted, repaired = runs.attempts(store, "cat")
@@ -52,7 +55,7 @@ def test_a_preempted_node_that_cannot_be_reached_at_first_costs_no_attempt(
         rank.kill()
         threading.Timer(4.0, cluster.lose, [node]).start()
 
-    status = runs.drive(batch, runs.WhenTraining(cut_off, "cat"))
+    status = runs.drive(batch, runs.WhenTraining(cluster, cut_off))
     assert status.exit_code == 0, status.tasks
     store = runs.store_of(batch)
     interrupted, repaired = runs.attempts(store, "cat")

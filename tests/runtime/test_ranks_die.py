@@ -1,13 +1,15 @@
 """Processes that die, hang or cannot do it: nothing is lost, and nothing is tried for ever."""
 
-import signal
 import time
 from pathlib import Path
 
+import pytest
 import short_runs as runs
 
+from advanchor.batch.plan import make_tasks
+from advanchor.batch.spec import BatchError
+from advanchor.rundir.status import RunStatus
 from advanchor.runtime.rehearsal import RehearsalCluster
-from advanchor.runtime.status import RunStatus
 
 Deltas = dict[str, str]
 
@@ -20,7 +22,7 @@ def test_a_killed_rank_costs_one_attempt(
     cluster: RehearsalCluster, undisturbed: Deltas, tiny_base: Path, tmp_path: Path
 ) -> None:
     batch = runs.write_batch(tmp_path, tiny_base)
-    status = runs.drive(batch, runs.WhenTraining(lambda: kill(cluster), "cat"))
+    status = runs.drive(batch, runs.WhenTraining(cluster, lambda: kill(cluster)))
     assert status.exit_code == 0
     store = runs.store_of(batch)
     assert runs.events(store, "cat") == ["Broke", "Succeeded"]
@@ -40,7 +42,7 @@ def test_a_rank_killed_in_a_collective_takes_its_gang_with_it(
         before.extend(rank.pid for rank in ranks)
         ranks[1].kill()
 
-    assert runs.drive(batch, runs.WhenTraining(strike, "cat")).exit_code == 0
+    assert runs.drive(batch, runs.WhenTraining(cluster, strike)).exit_code == 0
     store = runs.store_of(batch)
     assert len(before) == 2
     assert runs.events(store, "cat") == ["Broke", "Succeeded"]
@@ -64,9 +66,8 @@ def test_a_rank_that_hangs_is_given_up_at_the_deadline(
     def strike() -> None:
         nonlocal stopped_at
         stopped_at = time.time()
-        cluster.ranks()[-1].send_signal(signal.SIGSTOP)
 
-    assert runs.drive(batch, runs.WhenTraining(strike, "cat")).exit_code == 0
+    assert runs.drive(batch, runs.WhenTraining(cluster, strike, hang=True)).exit_code == 0
     store = runs.store_of(batch)
     first, second = runs.attempts(store, "cat")
     assert (first["event"], first["reason"]) == ("Broke", f"no result within {deadline} s") and first["charged"]
@@ -78,7 +79,7 @@ def test_a_task_that_always_crashes_fails_and_the_others_go_on(
     cluster: RehearsalCluster, undisturbed: Deltas, tiny_base: Path, tmp_path: Path
 ) -> None:
     batch = runs.write_batch(tmp_path, tiny_base, max_attempts=2)
-    status = runs.drive(batch, runs.WhenTraining(lambda: kill(cluster), "cat", times=100))
+    status = runs.drive(batch, runs.WhenTraining(cluster, lambda: kill(cluster), times=100))
     assert status.exit_code == 1
     assert [(row.name, row.status, row.attempts) for row in status.tasks] == [("cat", "failed", 2), ("dog", "done", 0)]
     assert "died" in status.tasks[0].reason.lower()
@@ -98,15 +99,17 @@ def test_a_task_that_always_crashes_fails_and_the_others_go_on(
 def test_bad_input_is_not_tried_again(
     cluster: RehearsalCluster, undisturbed: Deltas, tiny_base: Path, tmp_path: Path
 ) -> None:
-    """A name of more tokens than the text encoder takes is found out by the worker."""
+    """A name of more tokens than the text encoder takes, planned where nobody looked, is found out by the worker."""
     name = "antidisestablishmentarianism"
     batch = runs.write_batch(tmp_path, tiny_base, [name, "dog"])
-    status = runs.drive(batch)
+    with pytest.raises(BatchError, match=f"concepts.0: .*'{name}' ends at token"):
+        runs.planned(batch)
+    status = runs.planned(batch, make_tasks).run()
     assert status.exit_code == 1
     store = runs.store_of(batch)
     assert runs.events(store, name) == ["Refused"] and name in status.tasks[0].reason
     assert runs.deltas(store) == {"dog": undisturbed["dog"]}
-    assert runs.drive(batch).exit_code == 1
+    assert runs.planned(batch, make_tasks).run().exit_code == 1
     assert runs.events(store, name) == ["Refused"]
 
 
@@ -115,7 +118,7 @@ def test_the_members_of_a_pack_that_breaks_are_tried_again_alone(
 ) -> None:
     names = runs.NAMES[:3]
     batch = runs.write_batch(tmp_path, tiny_base, names, concepts_per_pack=3)
-    status = runs.drive(batch, runs.WhenTraining(lambda: kill(cluster), "cat"))
+    status = runs.drive(batch, runs.WhenTraining(cluster, lambda: kill(cluster)))
     assert status.exit_code == 0 and [row.attempts for row in status.tasks] == [0, 0, 0]  # nobody is charged
     store = runs.store_of(batch)
     for name in names:

@@ -11,9 +11,10 @@ import fsspec
 import pytest
 import short_runs as runs
 from conftest import Storage
+from patience import PATIENCE_S
 
-from advanchor.runtime.drive import ClusterError
-from advanchor.runtime.files import Files, StoreError
+from advanchor.rundir.storage import Files, StoreError
+from advanchor.runtime.errors import ClusterError
 from advanchor.runtime.rehearsal import RehearsalCluster
 
 Deltas = dict[str, str]
@@ -32,7 +33,7 @@ def bucket(storage: Storage, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_a_write_waits_for_storage_that_comes_back(storage: Storage, bucket: str) -> None:
-    files = Files(f"{bucket}/run", patience_s=60)
+    files = Files(f"{bucket}/run", patience_s=PATIENCE_S)
     files.write("a", b"before")
     storage.stop()
     back = threading.Timer(2, storage.start)
@@ -82,7 +83,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tiny_base: Path, tmp_p
     script = FILL.format(size=200, disk=disk, command=command, copy=copy)
     if not shutil.which("unshare"):
         pytest.skip("a full disk is a small tmpfs, mounted by unshare, which this machine does not have")
-    process = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=400)
+    process = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     if "unshare:" in process.stderr or process.returncode == 77:
         pytest.skip(f"a full disk is a small tmpfs, which this machine does not let users mount: {process.stderr}")
     assert process.returncode == 1, process.stdout + process.stderr
@@ -123,7 +124,7 @@ def test_storage_that_fails_for_a_while_holds_the_run_up(
         storage.stop()
         back.start()
 
-    fault = runs.WhenTraining(strike, "cat")
+    fault = runs.WhenTraining(cluster, strike)
     assert runs.drive(batch, fault).exit_code == 0 and fault.struck
     back.join()
     store = runs.store_of(batch)
@@ -135,7 +136,7 @@ def test_storage_that_stays_away_stops_the_run(
     cluster: RehearsalCluster, storage: Storage, bucket: str, undisturbed: Deltas, tiny_base: Path, tmp_path: Path
 ) -> None:
     batch = runs.write_batch(tmp_path, tiny_base, output=f"{bucket}/run", storage_patience_s=1)
-    status = runs.drive(batch, runs.WhenTraining(storage.stop, "dog"))
+    status = runs.drive(batch, runs.WhenTraining(cluster, storage.stop, "dog"))
     assert status.state == "stopped" and status.exit_code == 1 and status.note.startswith("storage: ")
     storage.start()
     store = runs.store_of(batch)

@@ -12,18 +12,18 @@ from torch.distributed import TCPStore
 
 from advanchor import methods, models
 from advanchor.concepts import Concept
-from advanchor.delta import Delta
-from advanchor.engine import Engine, TorchEngine
-from advanchor.methods import adv_anchor, hardened_anchor
-from advanchor.runtime.engine import DeepSpeedEngine, join_ranks
-from advanchor.training import Context, TrainingSettings
+from advanchor.methods import MethodSettings, adv_anchor, hardened_anchor
+from advanchor.runtime.deepspeed_engine import DeepSpeedEngine, join_ranks
+from advanchor.training.context import Context
+from advanchor.training.delta import Delta
+from advanchor.training.engine import Engine, TorchEngine
 
-PROMPTS = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
+PROMPTS: dict[str, Any] = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
 FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
 QUICK: dict[str, Any] = {
     "steps": 2, "anchor_steps": 2, "batch_size": 4, "num_latents": 4, "latent_steps": 2, "lr": 1e-3, "anchor_lr": 1e-2,
 }  # fmt: skip
-SETTINGS: dict[str, TrainingSettings] = {
+SETTINGS: dict[str, MethodSettings] = {
     "adv_anchor": adv_anchor.Settings(**QUICK, trained_weights="cross_attention"),
     "hardened_anchor": hardened_anchor.Settings(**QUICK, retain_prompts=20, rounds=1, round_steps=2, attack_steps=2),
 }
@@ -36,7 +36,7 @@ def erase(base: models.Base, engine: Engine, delta: Delta, concept: Concept, met
 
 def held(parameters: Iterator[nn.Parameter]) -> float:
     """The share of some parameters' numbers that this rank keeps between forwards."""
-    listed = list(parameters)
+    listed: list[Any] = list(parameters)  # with what DeepSpeed adds
     kept = sum(p.ds_tensor.numel() if hasattr(p, "ds_tensor") else p.numel() for p in listed)
     return kept / sum(p.ds_numel if hasattr(p, "ds_numel") else p.numel() for p in listed)
 
@@ -54,8 +54,8 @@ def masters_held(engine: DeepSpeedEngine) -> float:
 
 def plain(folder: str, method: str) -> dict[str, Tensor]:
     base = models.load(folder)
-    delta = Delta(base.unet, SETTINGS[method].trained_weights)
-    return erase(base, TorchEngine(base.unet, delta.named_parameters()), delta, FIRST, method)
+    delta = Delta(base.backbone, SETTINGS[method].trained_weights)
+    return erase(base, TorchEngine(base.backbone, delta.named_parameters()), delta, FIRST, method)
 
 
 def main(folder: str, method: str, rank: str, ranks: str, port: str, work: str, *cases: str) -> None:
@@ -66,13 +66,13 @@ def main(folder: str, method: str, rank: str, ranks: str, port: str, work: str, 
     for case in cases:
         stage, precision, offload = case.split("-")
         base = models.load(folder)
-        delta = Delta(base.unet, SETTINGS[method].trained_weights)
+        delta = Delta(base.backbone, SETTINGS[method].trained_weights)
         engine = DeepSpeedEngine(
-            base.unet, delta.named_parameters(), stage=int(stage), precision=precision, offload=offload
+            base.backbone, delta.named_parameters(), stage=int(stage), precision=precision, offload=offload
         )
         for name, concept in {"first": FIRST, "between": OTHER, "again": FIRST}.items():
             found[f"{case}-{name}"] = erase(base, engine, delta, concept, method)
-        facts[case] = {"weights": held(base.unet.parameters()), "masters": masters_held(engine)}
+        facts[case] = {"weights": held(base.backbone.parameters()), "masters": masters_held(engine)}
     if rank == "0":
         for name, tensors in found.items():
             save_file(tensors, Path(work) / name)

@@ -13,8 +13,8 @@ def own(ua: float, degradation: float, alignment: float = 0.9, ira: float | None
     }  # fmt: skip
 
 
-def scores(*doses: tuple[float, dict[str, Any]], at_1: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    return at_1 | {"base": base, "doses": {f"{dose:g}": own for dose, own in doses}}
+def scores(*scales: tuple[float, dict[str, Any]], at_1: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    return at_1 | {"base": base, "scales": {f"{scale:g}": own for scale, own in scales}}
 
 
 BASE = own(0.0, 0.0, alignment=1.0, ira=1.0)
@@ -23,7 +23,7 @@ FULL = scores((2.0, own(1.0, 0.4)), (0.5, own(0.25, 0.1, alignment=1.0)), at_1=o
 
 def test_a_curve_starts_at_the_base_and_goes_by_dose() -> None:
     points = curve(FULL)
-    assert [(p.dose, p.ua, p.degradation) for p in points] == [
+    assert [(p.scale, p.ua, p.degradation) for p in points] == [
         (0.0, 0.0, 0.0), (0.5, 0.25, 0.1), (1.0, 0.75, 0.2), (2.0, 1.0, 0.4),
     ]  # fmt: skip
     assert points[2].alignment_loss == pytest.approx(0.1) and points[2].ira_loss == pytest.approx(0.2)
@@ -31,10 +31,10 @@ def test_a_curve_starts_at_the_base_and_goes_by_dose() -> None:
 
 
 def test_costs_are_read_in_proportion_between_two_doses() -> None:
-    # UA .875 lies half way from dose 1 (.75) to dose 2 (1.0): degradation half way from .2 to .4.
+    # UA .875 lies half way from scale 1 (.75) to scale 2 (1.0): degradation half way from .2 to .4.
     reached = at_ua(curve(FULL), 0.875)
     assert reached is not None
-    assert (reached.dose, reached.ua, reached.degradation) == pytest.approx((1.5, 0.875, 0.3))
+    assert (reached.scale, reached.ua, reached.degradation) == pytest.approx((1.5, 0.875, 0.3))
 
 
 def test_what_is_never_reached_is_none() -> None:
@@ -57,8 +57,9 @@ def test_an_interval_holds_the_value_and_is_as_wide_as_the_curves_differ() -> No
         return None if reached is None else reached.degradation
 
     assert interval(curves(0.2, 0.2, 0.2), value) == pytest.approx((0.2, 0.2))
-    low, high = interval(curves(0.1, 0.2, 0.3, 0.4), value) or (0, 0)
-    assert 0.1 <= low < 0.25 < high <= 0.4
+    ends = interval(curves(0.1, 0.2, 0.3, 0.4), value)
+    assert ends is not None and ends[1] is not None
+    assert 0.1 <= ends[0] < 0.25 < ends[1] <= 0.4
     never = curve(scores(at_1=own(0.1, 0.1), base=BASE))  # in every draw that has it, the UA is not reached
     assert interval([*curves(0.1), never], value) == (pytest.approx(0.1), None)
     assert interval([never, never], value) is None and interval(curves(0.1), value) is None

@@ -4,7 +4,7 @@ from advanchor.methods import fixed_anchor, uce
 from advanchor.models import load
 from advanchor.studies.lab import (
     Found,
-    Scale,
+    Size,
     Trial,
     around,
     concepts,
@@ -44,7 +44,7 @@ def test_rows_of_another_make_have_a_table_of_their_own_and_empty_columns_go() -
 
 def test_every_concept_meets_every_setting_and_seed_but_what_draws_nothing_is_done_once() -> None:
     rows = {"trained": fixed_anchor.Settings(), "solved": uce.Settings()}
-    found = crossed(concepts(load("pocket"), "style", ("striped", "solid")), lambda _: rows, Scale(seeds=3))
+    found = crossed(concepts(load("pocket"), "style", ("striped", "solid")), lambda _: rows, Size(seeds=3))
     assert [(t.concept.name, t.label, t.seed) for t in found if t.label == "solved"] == [
         ("striped", "solved", 0), ("solid", "solved", 0),
     ]  # fmt: skip

@@ -2,16 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+import typer
+from typer.testing import CliRunner, Result
 
 from advanchor.cli import app
+from advanchor.cli.study import narrowed, page_of
 from advanchor.models import load
+from advanchor.pocket.wide import HIDDEN
 from advanchor.studies import STUDIES
-from advanchor.studies.lab import concepts
-from advanchor.studies.rivals import SIMILAR, TEST_CONCEPTS, methods_for
+from advanchor.studies import load as load_study
+from advanchor.studies.lab import Size, Trial, concepts
+from advanchor.studies.rivals import OURS, PROJECTED, SIMILAR, TEST_CONCEPTS, fair_rows, methods_for, trials_of
+
+DOCS = Path(__file__).parents[2] / "docs" / "studies"
+FORMER = ("rivals", "tuning", "ablation")  # whose pages were made before their present protocol
 
 
 def study(folder: Path, *options: str) -> Result:
@@ -42,7 +49,8 @@ def test_a_study_writes_its_page_its_figures_and_its_plot(name: str, everything:
     written = json.loads((folder / f"pages/{name}.json").read_text())
     assert written["rows"] and written["rank_seconds"] > 0 and written["command"].startswith(f"advanchor study {name} ")
     assert page in everything.stdout
-    assert page.count("\n| ") > len(written["rows"])  # and a head for each table
+    shown = load_study(name).summary(written["rows"])
+    assert page.count("\n| ") > len(shown)  # and a head for each table
     assert (folder / f"pages/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -54,12 +62,64 @@ def test_all_studies_say_what_they_took_together(everything: Result, folder: Pat
 
 
 def test_nothing_is_done_again(everything: Result, folder: Path) -> None:
-    results = {path: path.stat().st_mtime_ns for path in folder.glob("runs/comparison/tasks/*/result.json")}
+    results = {path: path.stat().st_mtime_ns for path in folder.glob("runs/evidence/tasks/*/result.json")}
     rows = json.loads((folder / "pages/rivals.json").read_text())["rows"]
-    assert {row["kind"] for row in rows} == {"style"} and all(row["erasures"] == 1 for row in rows)
+    assert {row["kind"] for row in rows} == {"style"}
+    erasures = [(row["method"], row["concept"], row["seed"]) for row in rows]
+    assert erasures.count((OURS, TEST_CONCEPTS["style"][0], 0)) == 3  # at scale 0, 1 and that of a quick evaluation
     study(folder, "rivals")
     assert json.loads((folder / "pages/rivals.json").read_text())["rows"] == rows
     assert results == {path: path.stat().st_mtime_ns for path in results}
+
+
+def test_a_page_is_made_again_from_its_figures_alone(everything: Result, folder: Path, tmp_path: Path) -> None:
+    for name in ("rivals", "styles"):
+        figures = (folder / f"pages/{name}.json").read_text()
+        (tmp_path / f"{name}.json").write_text(figures)
+        done = CliRunner().invoke(app, ["study", name, "--page", "-o", str(tmp_path)])
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / f"{name}.md").read_text() == (folder / f"pages/{name}.md").read_text()
+    (tmp_path / "rivals.json").write_text('{"rows": [1]}')
+    done = CliRunner().invoke(app, ["study", "rivals", "--page", "-o", str(tmp_path)])
+    assert done.exit_code == 2 and "has no figures of this version's rivals" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name not in FORMER])
+def test_what_the_docs_show_is_what_their_figures_give(name: str) -> None:
+    figures = json.loads((DOCS / f"{name}.json").read_text())
+    assert page_of(name, load_study(name), figures)[0] == (DOCS / f"{name}.md").read_text()
+
+
+def test_pages_of_a_former_protocol_say_so() -> None:
+    for name in FORMER:
+        assert "former protocol" in (DOCS / f"{name}.md").read_text()
+
+
+def test_every_trained_rival_is_there_bare_and_behind_the_projection() -> None:
+    (concept,) = concepts(load("pocket"), "object", ("heart",))
+    rows = fair_rows(load("pocket"), concept)
+    for label, (own, settings) in rows.items():
+        if label.endswith(PROJECTED.format("")):
+            assert settings.retain_weight == 1 and settings.retain_without == HIDDEN  # type: ignore[union-attr]
+            bare = rows[label.removesuffix(PROJECTED.format(""))]
+            same = {"retain_weight": 0.0, "retain_without": ()}
+            assert own == bare[0] and settings.model_copy(update=same) == bare[1]
+    assert rows["esd, bare name"][0].templates == ("{}",) == rows["uce, bare name"][0].templates
+
+
+def test_only_some_rows_or_kinds_are_run_if_asked() -> None:
+    trials = [trial for kind in ("object", "style") for trial in quick_trials(kind)]
+    chosen = narrowed(trials, ["style", OURS])
+    assert {(trial.concept.kind, trial.label) for trial in chosen} == {("style", OURS)}
+    assert {trial.concept.kind for trial in narrowed(trials, [OURS])} == {"object", "style"}
+    with pytest.raises(typer.Exit):
+        narrowed(trials, ["styles"])
+
+
+def quick_trials(kind: Any) -> list[Trial]:
+    base = load("pocket")
+    chosen = concepts(base, kind, TEST_CONCEPTS[kind][:1])
+    return trials_of(chosen, lambda concept: fair_rows(base, concept), Size(1, 1, quick=True))
 
 
 def test_an_unknown_study_is_named_with_the_choices() -> None:

@@ -1,0 +1,1 @@
+"""What users write, and what becomes of it: a batch file, its settings, its tasks."""
