@@ -23,5 +23,7 @@ def test_no_file_is_long() -> None:
 
 def test_no_two_tests_share_a_name() -> None:
     """pytest imports a test by its file's name alone where the folder is no package."""
-    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists())
+    names = Counter(
+        path.name for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").exists()
+    )
     assert not [name for name, count in names.items() if count > 1]
