@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from advanchor.methods import adv_anchor, esd, fixed_anchor, guarded_anchor, hardened_anchor, no_op, speed, uce
+from advanchor.methods import adv_anchor, age, esd, fixed_anchor, guarded_anchor, hardened_anchor, no_op, speed, uce
 
 STEPS, ANCHOR_STEPS, LATENT_STEPS, NUM_LATENTS, BATCH_SIZE = 2, 3, 2, 3, 2
 QUICK: dict[str, Any] = {
@@ -23,12 +23,13 @@ SETTINGS: dict[str, Any] = {  # quick ones, a row for every method
     "guarded_anchor": guarded_anchor.Settings(**ADV, retain_prompts=20),
     "hardened_anchor": hardened_anchor.Settings(**ADV, retain_prompts=20, rounds=2, round_steps=1, attack_steps=2),
     "fixed_anchor": fixed_anchor.Settings(**QUICK),
+    "age": age.Settings(**QUICK, candidate_prompts=8, top=3, search_lr=0.1),
     "esd": esd.Settings(**QUICK, partial_steps=3),
     "uce": uce.Settings(),
     "speed": speed.Settings(retain_prompts=20, augment=0),
     "no_op": no_op.Settings(**QUICK, seconds=0.01),
 }
-PROJECTED = ("adv_anchor", "hardened_anchor", "fixed_anchor", "esd")  # can be, and are not by default
+PROJECTED = ("adv_anchor", "hardened_anchor", "fixed_anchor", "age", "esd")  # can be, and are not by default
 LOSSES, STRATEGIES = ("adv1", "adv2"), ("alternating", "sequential", "cyclical")
 VARIANTS: dict[str, Any] = {
     **{f"{loss} {strategy}": adv(loss=loss, strategy=strategy) for loss in LOSSES for strategy in STRATEGIES},
@@ -44,6 +45,8 @@ VARIANTS: dict[str, Any] = {
     "no projection, from a similar concept": guarded_anchor.Settings(
         **QUICK_ANCHOR, retain_weight=0, start="similar", start_concept="circle"
     ),
+    "age among names": age.Settings(**QUICK, candidates=("star", "circle", "triangle"), top=2),
+    "age without a search": age.Settings(**QUICK, candidate_prompts=8, search_steps=0, kept_weight=0),
     "uce with later tokens": uce.Settings(tokens="last_and_later", retain=("a red star", "")),
     "speed to the empty prompt, unfiltered": speed.Settings(
         retain=("a blue circle",), retain_prompts=0, anchor="empty", filter_scale=0, augment=0, projections="values"

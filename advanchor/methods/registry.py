@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from advanchor.concepts import Concept
 from advanchor.methods import (
     adv_anchor,
+    age,
     esd,
     fixed_anchor,
     guarded_anchor,
@@ -54,6 +55,7 @@ METHODS: Mapping[str, Method] = {
     "guarded_anchor": guarded_anchor,
     "hardened_anchor": hardened_anchor,
     "fixed_anchor": fixed_anchor,
+    "age": age,
     "esd": esd,
     "uce": uce,
     "speed": speed,
@@ -64,6 +66,7 @@ MethodSettings = Annotated[
     | guarded_anchor.Settings
     | hardened_anchor.Settings
     | fixed_anchor.Settings
+    | age.Settings
     | esd.Settings
     | uce.Settings
     | speed.Settings

@@ -92,13 +92,18 @@ def concepts(base: Base, kind: Any, names: Sequence[str]) -> list[Concept]:
 
 def most_similar(base: Base, concept: Concept) -> str:
     """The concept of the same kind whose prompts mean most alike to the text encoder; empty for the mark."""
-    groups = {"style": STYLES, "object": OBJECTS, "identity": tuple(person.name for person in people())}
-    others = [name for name in groups.get(concept.kind, ()) if name != concept.name]
+    others = of_same_kind(concept)
     if not others:
         return ""
     template = concept.templates[0]
     own, *rest = meanings(base, [fill(template, name) for name in (concept.name, *others)])
     return max(zip(others, rest, strict=True), key=lambda pair: float(pair[1] @ own))[0]
+
+
+def of_same_kind(concept: Concept) -> list[str]:
+    """The gallery's other concepts of its kind; none for the mark."""
+    groups = {"style": STYLES, "object": OBJECTS, "identity": tuple(person.name for person in people())}
+    return [name for name in groups.get(concept.kind, ()) if name != concept.name]
 
 
 def crossed(

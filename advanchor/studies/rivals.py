@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from advanchor.concepts import Concept
 from advanchor.evaluation.settings import EvaluationSettings
-from advanchor.methods import MethodSettings, adv_anchor, esd, fixed_anchor, guarded_anchor, speed, uce
+from advanchor.methods import MethodSettings, adv_anchor, age, esd, fixed_anchor, guarded_anchor, speed, uce
 from advanchor.models.base import Base
 from advanchor.models.profile import sampled_prompts
 from advanchor.pocket.wide import HIDDEN
 from advanchor.pocket.world import people
 from advanchor.studies import evidence
-from advanchor.studies.lab import Found, Row, Size, Study, Trial, concepts, shortened
+from advanchor.studies.lab import Found, Row, Size, Study, Trial, concepts, of_same_kind, shortened
 from advanchor.training.context import TrainingSettings
 
 FOLDER, FAIR_FOLDER = "comparison", "evidence"
@@ -91,11 +91,18 @@ def guarded(concept: Concept, lr: float | None = None, **changed: Any) -> guarde
     return guarded_anchor.Settings(**trained(concept, lr or chosen_lr(OURS, concept)) | searched | changed)
 
 
+def among_others(concept: Concept, lr: float) -> age.Settings:
+    """AGE's searched mixture of the kind's other concepts, none of them hidden; for the mark, of sampled prompts."""
+    told = tuple(name for name in of_same_kind(concept) if name not in HIDDEN)
+    return age.Settings(**trained(concept, lr), candidates=told)
+
+
 def trained_rows(concept: Concept) -> dict[str, Callable[[float], MethodSettings]]:
     """Every method that is trained, by its learning rate; towards a similar concept only where there is one."""
     found: dict[str, Callable[[float], MethodSettings]] = {
         SUPERCLASS: lambda lr: fixed_anchor.Settings(**trained(concept, lr)),
         "esd": lambda lr: esd.Settings(**trained(concept, lr)),
+        "age": lambda lr: among_others(concept, lr),
         PAPER: lambda lr: adversarial(concept, lr, perturb_tokens="concept"),
         LATER: lambda lr: adversarial(concept, lr),
         OURS: lambda lr: guarded(concept, lr),
@@ -150,6 +157,7 @@ def fair_rows(base: Base, concept: Concept) -> dict[str, Variant]:
         SIMILAR if concept.similar else SUPERCLASS: (concept, nearest_anchor(concept, 7e-4)),
         PAPER: (concept, adversarial(concept, 7e-4, perturb_tokens="concept")),
         LATER: (concept, adversarial(concept, 7e-4)),
+        "age": (concept, among_others(concept, 7e-4)),
         BARE_ESD: (bare(concept), esd.Settings(**trained(concept, 7e-4))),
     }
     behind = {PROJECTED.format(label): (own, projected(settings)) for label, (own, settings) in plain.items()}
