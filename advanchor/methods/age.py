@@ -2,7 +2,7 @@
 
 The anchor is a mixture of candidates k, of which the search looks for those that the erasure damages most:
 
-    e_a = sum_k pi_k e_k,    pi = the `top` largest of softmax( (z + gumbel noise) / temperature ), rescaled to 1
+    e_a = sum_k pi_k e_k,    pi = softmax of the `top` largest (z + gumbel noise) / temperature, 0 elsewhere
 
 After each step up the second term by z, the student takes one step down
 
@@ -66,10 +66,9 @@ class Mixture:
         logits, settings = self.logits[number], self.settings
         uniform = torch.rand(len(logits), generator=self.generators[number]).clamp(1e-10, 1 - 1e-7)
         gumbel = -(-uniform.log()).log()
-        pi = ((logits + gumbel.to(logits.device)) / settings.temperature).softmax(0)
-        smallest = pi.topk(min(settings.top, len(pi))).values[-1]
-        kept = pi * (pi >= smallest)
-        return kept / kept.sum()
+        drawn = (logits + gumbel.to(logits.device)) / settings.temperature
+        smallest = drawn.detach().topk(min(settings.top, len(drawn))).values[-1]
+        return drawn.masked_fill(drawn < smallest, -torch.inf).softmax(0)
 
     def draw(self, templates: Tensor) -> Conditioning:
         """e_a of templates (concepts, B), one draw of pi for each concept."""

@@ -59,9 +59,10 @@ def test_the_search_goes_to_what_the_student_has_changed_most(context: Context) 
     with context.student():
         (eps,) = context.predict(batch, batch_of(context, e_a))
     (eps - eps0).square().mean().backward()
-    assert z.grad is not None and z.grad.abs().max() > 0
+    assert z.grad is not None and z.grad.abs().max() > 1e-6
+    ways = z.grad.sign() * (z.grad.abs() > 1e-3 * z.grad.abs().max())  # what is not mixed in has rounding errors
     moved = mixture.logits[0].detach() - 1 / 3
-    torch.testing.assert_close(moved, 0.1 * z.grad.sign(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(moved, 0.1 * ways, atol=1e-3, rtol=0)
 
 
 def batch_of(context: Context, e: Tensor):  # noqa: ANN201 (a Conditioning)
