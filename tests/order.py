@@ -8,7 +8,17 @@ from xdist.scheduler import LoadScopeScheduling
 
 FIRST_ROOMS = ("runtime", "studies", "deployment", "bench")  # of long files, which several processes take first
 CLUSTER_FILES = frozenset(
-    f"test_{name}.py" for name in ("bases_on_ray", "commands", "drivers", "nodes", "ranks_die", "repair", "storage")
+    f"test_{name}.py"
+    for name in (
+        "bases_on_ray",
+        "commands",
+        "drivers",
+        "generate_on_gangs",
+        "nodes",
+        "ranks_die",
+        "repair",
+        "storage",
+    )
 )
 CLUSTER = pytest.StashKey[ExitStack]()  # what ends the cluster
 

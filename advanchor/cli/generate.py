@@ -10,9 +10,11 @@ import typer
 
 from advanchor.cli import common
 from advanchor.cli.console import safe, say
+from advanchor.cli.erase import Address, Insecure
 
 if TYPE_CHECKING:
     from advanchor.evaluation.settings import SamplingSettings
+    from advanchor.runtime.place import Place
 
 
 class Solver(StrEnum):
@@ -44,6 +46,11 @@ def generate(
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.", min=0, max=1000)] = 3.0,
     seed: Annotated[int, typer.Option(help="Decides the noise.")] = 0,
     solver: Annotated[Solver, typer.Option(help="dpm needs about half the steps.")] = Solver.ddim,
+    gangs: Annotated[
+        int | None, typer.Option(help="Of --prompts: draw in so many processes of a Ray cluster.", min=1, max=10_000)
+    ] = None,
+    address: Address = None,
+    insecure_no_token: Insecure = False,
 ) -> None:
     """Write a grid of pictures, the base's row above the erased one's for every prompt.
 
@@ -55,12 +62,17 @@ def generate(
         common.fail("--prompts and --folder go together")
     if guidance != guidance:  # click compares, and nothing is below or above nan
         common.fail("--guidance nan: is not a number")
+    if (gangs and not table) or (address and not gangs):
+        common.fail("--gangs goes with --prompts, and --address with --gangs")
     common.quiet()
     if table and folder:
         from advanchor.evaluation.settings import SamplingSettings
+        from advanchor.runtime.place import Place
 
         sampling = SamplingSettings(steps=steps, guidance=guidance, solver=solver.value)
-        draw_table(table, folder, model, erased or [], sampling, seed)
+        draw_table(
+            table, folder, model, erased or [], sampling, seed, gangs, Place(not gangs, address, insecure_no_token)
+        )
         return
     draw_grid(prompts or [], model, erased or [], output, count, steps, guidance, seed, solver)
 
@@ -103,27 +115,36 @@ def draw_grid(
 
 
 def draw_table(
-    table: Path, folder: Path, model: str, erased: list[Path], settings: "SamplingSettings", seed: int
+    table: Path,
+    folder: Path,
+    model: str,
+    erased: list[Path],
+    settings: "SamplingSettings",
+    seed: int,
+    gangs: int | None,
+    place: "Place",
 ) -> None:
     """FOLDER/base and, where something is erased, FOLDER/erased: a PNG for each row; rows.csv says which is which."""
     from advanchor import api, models
-    from advanchor.evaluation.prompt_table import TableError, draw_missing, index, read_rows
+    from advanchor.evaluation.prompt_table import TableError, index, read_rows
+    from advanchor.runtime.drawing import Drawing, draw, draw_on_gangs
+    from advanchor.runtime.errors import ClusterError
 
     try:
         rows = read_rows(table, settings.guidance, seed)
     except TableError as error:
         common.fail(str(error))
     with common.user_errors():
-        deltas = [file for path in erased for file in api.files_of(path)]
-        base = models.load(model)
-        content = index(rows)
-        claim(folder, base.digest, deltas, settings.model_dump(mode="json"), content)
-        say(f"{len(rows)} rows, {sum(draw_missing(base, rows, folder / 'base', settings))} drawn: base")
-        if deltas:
-            for path in deltas:
-                api.apply(base.pipeline, path)
-            drawn = sum(draw_missing(base, rows, folder / "erased", settings))
-            say(f"{len(rows)} rows, {drawn} drawn: erased")
+        deltas = [file.resolve() for path in erased for file in api.files_of(path)]
+        claim(folder, models.place_of(model).digest, deltas, settings.model_dump(mode="json"), index(rows))
+        model = str(Path(model).resolve()) if Path(model).exists() else model
+        drawing = Drawing(model, tuple(map(str, deltas)), tuple(rows), str(folder.resolve()), settings)
+        try:
+            counts = list(draw_on_gangs(drawing, gangs, place)) if gangs else [draw(drawing)]
+        except ClusterError as error:
+            common.fail(str(error), common.SOME_FAILED)
+    for name in counts[0]:
+        say(f"{len(rows)} rows, {sum(own[name] for own in counts)} drawn: {name}")
     say(safe(folder))
 
 

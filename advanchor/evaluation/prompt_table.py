@@ -109,13 +109,16 @@ def groups(rows: Sequence[PromptRow], size: int) -> list[list[PromptRow]]:
     return found
 
 
-def draw_missing(base: Base, rows: Sequence[PromptRow], folder: Path, settings: SamplingSettings) -> Iterator[int]:
+def draw_missing(
+    base: Base, rows: Sequence[PromptRow], folder: Path, settings: SamplingSettings, share: int = 0, shares: int = 1
+) -> Iterator[int]:
     """Write the pictures that the folder lacks; yields how many after each group. A picture appears whole or not.
 
-    Groups are as large as the evaluator's, so that both draw the same bits for the same list.
+    Groups are as large as the evaluator's, so that both draw the same bits for the same list. One of several shares
+    has every `shares`-th group.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for group in groups(rows, rows_at_once(base.latent_shape)):
+    for group in groups(rows, rows_at_once(base.latent_shape))[share::shares]:
         missing = [i for i, row in enumerate(group) if not (folder / row.file).exists()]
         if missing:
             own = settings.model_copy(update={"guidance": group[0].guidance})

@@ -113,6 +113,8 @@ def test_prompts_and_a_table_exclude_each_other() -> None:
     assert command("generate").exit_code == 2
     assert command("generate", "a star", "--prompts", "x.csv", "--folder", "out").exit_code == 2
     assert command("generate", "--prompts", "x.csv").exit_code == 2
+    assert command("generate", "a star", "--gangs", 2).exit_code == 2
+    assert command("generate", "--prompts", "x.csv", "--folder", "out", "--address", "host:1").exit_code == 2
 
 
 # --- measuring
