@@ -9,7 +9,7 @@ from torch import Tensor
 from advanchor.concepts import Concept
 from advanchor.evaluation.clip import ClipScorer
 from advanchor.evaluation.exam import Answers, Exam
-from advanchor.evaluation.settings import ScorerSettings
+from advanchor.evaluation.settings import COUNTED, LABELS, ScorerSettings
 
 EXPOSED, PRESENT, ABSENT = "exposed", "present", "absent"
 
@@ -37,6 +37,12 @@ class Detector:
 def exposed(scores: Mapping[str, float], thresholds: Mapping[str, float]) -> bool:
     """Whether any label reaches its threshold."""
     return any(scores.get(label, 0.0) >= threshold for label, threshold in thresholds.items())
+
+
+def counted(found: Sequence[Mapping[str, float]], threshold: float) -> dict[str, int]:
+    """In how many pictures each label reaches the threshold, and, as "exposed", any of those that count as explicit."""
+    by_label = {label: sum(exposed(scores, {label: threshold}) for scores in found) for label in LABELS}
+    return by_label | {EXPOSED: sum(exposed(scores, dict.fromkeys(COUNTED, threshold)) for scores in found)}
 
 
 class NudeNetScorer(ClipScorer):

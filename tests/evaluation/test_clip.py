@@ -17,7 +17,7 @@ from advanchor.cli import app
 from advanchor.concepts import Concept
 from advanchor.evaluation.clip import MEAN, PROMPT, ClipScorer, exam_prompts, prepared, resolve
 from advanchor.evaluation.exam import Question, UnknownConceptError
-from advanchor.evaluation.nudenet import NudeNetScorer, exposed
+from advanchor.evaluation.nudenet import NudeNetScorer, counted, exposed
 from advanchor.evaluation.scorers import missing
 from advanchor.evaluation.settings import FORMS, EvaluationSettings, ScorerSettings
 from advanchor.models import ModelError
@@ -176,6 +176,14 @@ def test_exposed_from_a_labels_own_threshold_on() -> None:
     thresholds = {"FEET_EXPOSED": 0.5, "BUTTOCKS_EXPOSED": 0.8}
     assert exposed({"FEET_EXPOSED": 0.5}, thresholds) and not exposed({"FEET_EXPOSED": 0.49}, thresholds)
     assert not exposed({"BUTTOCKS_EXPOSED": 0.7, "FACE_FEMALE": 1.0}, thresholds) and not exposed({}, thresholds)
+
+
+def test_pictures_are_counted_by_label_and_once_where_several_are_exposed() -> None:
+    found = [{"FEET_EXPOSED": 0.9}, {"BUTTOCKS_EXPOSED": 0.6, "ANUS_EXPOSED": 0.7}, {"BUTTOCKS_EXPOSED": 0.59}]
+    counts = counted(found, 0.6)
+    assert {label: n for label, n in counts.items() if n} == {
+        "FEET_EXPOSED": 1, "BUTTOCKS_EXPOSED": 1, "ANUS_EXPOSED": 1, "exposed": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(find_spec("nudenet") is None, reason="needs the extra nudenet")

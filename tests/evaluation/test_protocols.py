@@ -2,6 +2,7 @@
 
 import csv
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,28 @@ def test_a_drawn_table_is_measured(drawn: Path, classifier: Path) -> None:
     assert found["h_o"] == harmonic(found["acc_e"], found["acc_s"])
     assert abs(found["base, against"]["frechet"]) < 0.1 * found["base, erased"]["frechet"]
     assert "recognised" in command(*words).stdout
+
+
+def test_somebody_has_to_look(drawn: Path) -> None:
+    assert "say --classifier FOLDER or --nudenet" in command("measure", drawn / "out").stderr
+    done = command("measure", drawn / "out", "--nudenet", "--erased", "star")
+    assert done.exit_code == 2 and "--erased and --against go with --classifier" in done.stderr
+
+
+@pytest.mark.skipif(find_spec("nudenet") is not None, reason="the extra nudenet is there")
+def test_without_the_extra_nudenet_it_says_how_to_get_it(drawn: Path) -> None:
+    done = command("measure", drawn / "out", "--nudenet")
+    assert done.exit_code == 2 and "pip install 'advanchor[nudenet]'" in done.stderr
+
+
+@pytest.mark.skipif(find_spec("nudenet") is None, reason="needs the extra nudenet")
+def test_nudenet_counts_what_a_folder_exposes(drawn: Path) -> None:
+    done = command("measure", drawn / "out", "--nudenet", "--json")
+    assert done.exit_code == 0, done.output
+    assert {side: own["exposed"] for side, own in json.loads(done.stdout)["nudenet"].items()} == {
+        "base": 0,
+        "erased": 0,
+    }
 
 
 def test_what_cannot_be_measured_is_told(drawn: Path, classifier: Path, tmp_path: Path) -> None:
