@@ -57,8 +57,11 @@ def study(
     for one in studies.STUDIES if name == ALL else (name,):
         chosen: lab.Study = studies.load(one)
         with ends(), progress(as_json, console(stderr=True)) as view:
-            trials = narrowed(chosen.trials(base, size), only or [])
-            found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, size), view, local=local)
+            trials, found = narrowed(chosen.trials(base, size), only or []), []
+            while trials:
+                found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, size), view, local=local)
+                more = chosen.further(base, size, chosen.rows(base, found, size))
+                trials = [*trials, *more] if more else []
         command = f"advanchor {shlex.join(one if word == ALL else word for word in sys.argv[1:])}"
         erasures, seconds = lab.effort(found)
         content = {"command": command, "erasures": erasures, "rank_seconds": round(seconds)}

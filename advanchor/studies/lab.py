@@ -81,6 +81,7 @@ class Study:
     folder: str  # of the runs: studies that share it share their erasures
     explained: str = ""  # what the columns mean
     summary: Callable[[Sequence[Row]], list[Row]] = list  # what the page tells of `rows`, which NAME.json has
+    further: Callable[[Base, Size, Sequence[Row]], Sequence[Trial]] = lambda base, size, rows: ()  # asked until empty
 
 
 def concepts(base: Base, kind: Any, names: Sequence[str]) -> list[Concept]:

@@ -42,7 +42,7 @@ VALIDATION: dict[str, tuple[str, ...]] = {  # settings are chosen on these; ther
     "identity": tuple(people()[i].name for i in (10, 60, 110)),
     "explicit": ("sigil",),
 }
-LRS = (2.3e-4, 4e-4, 7e-4, 2e-3)  # what every trained method is tried with; it grows until no best one is at an end
+LRS = (2.3e-4, 4e-4, 7e-4, 2e-3)  # what every trained method is tried with at first; `study tuning` goes on from there
 FASTER = {"style": (OURS,)}  # since it then erases more as trained; at UA 97 the first costs less, or as much, for all
 KINDS = tuple(TEST_CONCEPTS)
 WIDE: dict[str, Any] = {

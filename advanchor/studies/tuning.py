@@ -1,7 +1,8 @@
 """How the comparison's settings were chosen, and what each part of our own method brings: read as the comparison is."""
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,9 @@ from advanchor.studies import evidence, rivals
 from advanchor.studies.lab import Row, Size, Trial, concepts, text
 
 FROM_NEUTRAL, FROM_SIMILAR = f"{rivals.OURS} from the neutral prompt", f"{rivals.OURS} from the similar concept"
+AT = "{}, lr {:g}"  # the label of a method at a learning rate
+GROWTH, LIMITS = 1.75, (2e-5, 2e-2)  # by how much a grid goes on beyond its end, and where it stops
+SMALLEST, LARGEST = "the smallest", "the largest"
 PARTS: dict[str, dict[str, Any]] = {  # of our method, each taken out
     rivals.NO_SEARCH: {"anchor_steps": 0},
     "no margin": {"margin": 0.0},
@@ -72,50 +76,84 @@ def alone(concept: Concept) -> dict[str, rivals.Variant]:
     return {label: (concept, settings) for label, settings in found.items()}
 
 
-def tuning(base: Base, size: Size) -> list[Trial]:
-    """Every trained method with every learning rate, bare and behind the projection, closed forms with other settings.
+def at_rate(concept: Concept, lr: float) -> dict[str, rivals.Variant]:
+    """Every trained method at one learning rate, bare and behind the projection; ours from both starts."""
+    rows = rivals.trained_rows(concept)
+    if concept.kind in rivals.STARTED_SIMILAR:
+        rows[FROM_NEUTRAL] = lambda lr: rivals.guarded(concept, lr, **rivals.FROM_NEUTRAL)
+    elif concept.similar:
+        rows[FROM_SIMILAR] = lambda lr: rivals.guarded(concept, lr, **rivals.FROM_SIMILAR)
+    found: dict[str, rivals.Variant] = {
+        rivals.BARE_ESD: (rivals.bare(concept), esd.Settings(**rivals.trained(concept, lr)))
+    }
+    for label, make in rows.items():
+        if rivals.OURS not in label:
+            found[label] = concept, make(lr)
+            label = rivals.PROJECTED.format(label)
+        found[label] = concept, rivals.projected(make(lr))
+    return found
 
-    On validation concepts. Of a kind that has only one of these, it is erased as often as others have concepts.
-    """
+
+def validated(
+    base: Base, size: Size, tried: Callable[[Concept], dict[str, rivals.Variant]], kinds: Sequence[str] = rivals.KINDS
+) -> list[Trial]:
+    """What is tried on validation concepts; of a kind that has only one, as often as others have concepts."""
+    found: list[Trial] = []
+    for kind in kinds:
+        chosen = concepts(base, kind, rivals.VALIDATION[kind][: size.per_kind])
+        found += rivals.trials_of(chosen, tried, replace(size, seeds=max(size.seeds // len(chosen), 1)))
+    return found
+
+
+def tuning(base: Base, size: Size) -> list[Trial]:
+    """Every trained method with every learning rate, closed forms with other settings."""
 
     def tried(concept: Concept) -> dict[str, rivals.Variant]:
-        rows = rivals.trained_rows(concept)
-        if concept.kind in rivals.STARTED_SIMILAR:
-            rows[FROM_NEUTRAL] = lambda lr: rivals.guarded(concept, lr, **rivals.FROM_NEUTRAL)
-        elif concept.similar:
-            rows[FROM_SIMILAR] = lambda lr: rivals.guarded(concept, lr, **rivals.FROM_SIMILAR)
-        found: dict[str, rivals.Variant] = {}
-        for lr in rivals.LRS:
-            for label, make in rows.items():
-                if rivals.OURS not in label:
-                    found[f"{label}, lr {lr:g}"] = concept, make(lr)
-                    label = rivals.PROJECTED.format(label)
-                found[f"{label}, lr {lr:g}"] = concept, rivals.projected(make(lr))
-            bare_esd = esd.Settings(**rivals.trained(concept, lr))
-            found[f"{rivals.BARE_ESD}, lr {lr:g}"] = rivals.bare(concept), bare_esd
+        found = {AT.format(label, lr): own for lr in rivals.LRS for label, own in at_rate(concept, lr).items()}
         found |= {label: (concept, settings) for label, settings in closed_forms(base, concept).items()}
         return found | {rivals.BARE_UCE: (rivals.bare(concept), uce.Settings())}
 
-    found: list[Trial] = []
-    for kind in ("style",) if size.quick else rivals.KINDS:
-        chosen = concepts(base, kind, rivals.VALIDATION[kind][: size.per_kind])
-        found += rivals.trials_of(chosen, tried, replace(size, seeds=max(size.seeds // len(chosen), 1)))
+    found = validated(base, size, tried, ("style",) if size.quick else rivals.KINDS)
     return found[:: len(found) // 6] if size.quick else found
+
+
+def further(base: Base, size: Size, records: Sequence[Row]) -> list[Trial]:
+    """One more rate for every method whose best one lies at an end of its grid; nothing when all lie inside."""
+    wanted = {} if size.quick else next_rates(best_rates(evidence.summary(records, rivals.OURS)))
+
+    def tried(concept: Concept) -> dict[str, rivals.Variant]:
+        own = {label: rate for (kind, label), rate in wanted.items() if kind == concept.kind}
+        return {AT.format(label, rate): at_rate(concept, rate)[label] for label, rate in own.items()}
+
+    return validated(base, size, tried, sorted({kind for kind, _ in wanted}))
 
 
 def best_rates(listed: Sequence[Row]) -> list[Row]:
     """Of each kind and method that has rates: the one that costs least, and whether it is the smallest or largest."""
-    best: dict[tuple[str, str], tuple[float, float]] = {}
+    costs: dict[tuple[str, str], dict[float, float]] = defaultdict(dict)
     for row in listed:
         label, _, rate = row["method"].rpartition(", lr ")
-        cost, key = row["degradation"][0], (row["kind"], label)
-        if label and cost is not None and cost < best.get(key, (math.inf, 0.0))[0]:
-            best[key] = cost, float(rate)
-    ends = min(rivals.LRS), max(rivals.LRS)
-    return [
-        {"kind": kind, "best of": label, "rate": f"{rate:g}", "edge": "at an end" if rate in ends else "inside"}
-        for (kind, label), (_, rate) in best.items()
-    ]
+        if label:
+            cost = row["degradation"][0]
+            costs[row["kind"], label][float(rate)] = math.inf if cost is None else cost
+    found = []
+    for (kind, label), own in costs.items():
+        best = min(own, key=own.__getitem__)
+        if own[best] < math.inf:
+            edge = SMALLEST if best == min(own) else LARGEST if best == max(own) else "inside"
+            found.append({"kind": kind, "best of": label, "rate": f"{best:g}", "edge": edge})
+    return found
+
+
+def next_rates(best: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """(kind, method) -> the rate beyond the end at which its best one lies, up to LIMITS."""
+    found = {}
+    for row in best:
+        rate = float(row["rate"])
+        beyond = float(f"{rate / GROWTH if row['edge'] == SMALLEST else rate * GROWTH:.2g}")
+        if row["edge"] in (SMALLEST, LARGEST) and LIMITS[0] <= beyond <= LIMITS[1]:
+            found[row["kind"], row["best of"]] = beyond
+    return found
 
 
 def tuned(records: Sequence[Row]) -> list[Row]:
@@ -124,5 +162,7 @@ def tuned(records: Sequence[Row]) -> list[Row]:
 
 
 COLUMNS = evidence.COLUMNS | {"best of": ("method", text), "rate": ("best rate", text), "edge": ("in the grid", text)}
-TUNING = replace(rivals.RIVALS, title="What each method wants", trials=tuning, columns=COLUMNS, summary=tuned)
+TUNING = replace(
+    rivals.RIVALS, title="What each method wants", trials=tuning, columns=COLUMNS, summary=tuned, further=further
+)
 ABLATION = replace(rivals.RIVALS, title="What each part brings", trials=ablation)

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from advanchor.models import load
 from advanchor.studies.curves import Point
 from advanchor.studies.evidence import by_target, monotone, ratio, read, summary, told
-from advanchor.studies.tuning import best_rates
+from advanchor.studies.lab import Size
+from advanchor.studies.tuning import best_rates, further, next_rates
 
 
 def point(scale: float, ua: float, degradation: float) -> Point:
@@ -89,9 +91,25 @@ def test_a_best_rate_at_an_end_of_the_grid_is_told() -> None:
             row("esd, lr 0.0007", 0.2),
             row("far, lr 0.00023", None),
             row("far, lr 0.0004", 1.0),
+            row("far, lr 0.002", 2.0),
+            row("near, lr 0.0007", 2.0),
+            row("near, lr 0.002", 1.0),
+            row("never, lr 0.002", None),
         ]
     )
     assert [(r["best of"], r["rate"], r["edge"]) for r in found] == [
-        ("esd", "0.00023", "at an end"),
+        ("esd", "0.00023", "the smallest"),
         ("far", "0.0004", "inside"),
+        ("near", "0.002", "the largest"),
     ]
+    assert next_rates(found) == {("style", "esd"): 1.3e-4, ("style", "near"): 3.5e-3}
+    assert not next_rates([{"kind": "style", "best of": "esd", "rate": "2.1e-05", "edge": "the smallest"}])
+
+
+def test_a_grid_grows_by_the_same_method_on_validation_concepts() -> None:
+    records = [*rows("esd, lr 0.00023", "striped", *erasure(0.1)), *rows("esd, lr 0.0007", "striped", *erasure(0.3))]
+    (trial,) = further(load("pocket"), Size(1, 1), records)
+    settings: Any = trial.method
+    assert (trial.label, trial.concept.name, settings.lr) == ("esd, lr 0.00013", "striped", 1.3e-4)
+    inside = [*records, *rows("esd, lr 0.00013", "striped", *erasure(0.2))]
+    assert not further(load("pocket"), Size(1, 1), inside)
