@@ -16,12 +16,13 @@ FLOAT32 = 4  # bytes
 def stored(spec: BatchSpec, concepts: Sequence[Concept]) -> int:
     """Bytes of the deltas of all concepts and of what fusing reads; pictures are not counted. Raises ModelError."""
     base = hollow_base(models.place_of(spec.base).folder, spec.deepspeed.precision)
-    return sum(FLOAT32 * numbers(base, spec, concept.kind) for concept in concepts)
+    kinds = {concept.kind for concept in concepts}
+    weights = {kind: for_base(spec.method_for(kind), base.trained_weights).trained_weights for kind in kinds}
+    return sum(FLOAT32 * numbers(base, weights[concept.kind]) for concept in concepts)
 
 
-def numbers(base: Base, spec: BatchSpec, kind: str) -> int:
+def numbers(base: Base, trained: str) -> int:
     """Of one erasure: its delta, and, if that is about readers alone, statistics of the same size with their grams."""
-    trained = for_base(spec.method_for(kind), base.trained_weights).trained_weights
     delta = delta_weights(base, trained)
     try:
         groups = base.groups(f"{name}.weight" for name in linear_names(base.backbone, trained))

@@ -5,18 +5,25 @@ ViT-L/14, OpenCLIP ViT-bigG/14 and T5 v1.1 XXL; the VAEs differ in their channel
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+import yaml
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from pydantic import TypeAdapter
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
+from advanchor.batch.disk import FLOAT32, numbers
 from advanchor.batch.memory import BYTES_PER_WEIGHT, GB, SPARE, Memory, bytes_of, delta_weights, kept_bytes
 from advanchor.bench import shapes
+from advanchor.concepts import Concept
+from advanchor.methods import METHODS, MethodSettings
 from advanchor.models.base import Base
 from advanchor.models.conditioning import Conditioning
 from advanchor.models.flux import Flux
@@ -49,7 +56,7 @@ T5_XXL: dict[str, Any] = {
 }
 HEAD = (
     "| base | pixels | denoiser | text encoders | VAE | deltas | activations per row | the same, checkpointed | task | "
-    "task, checkpointed |\n|---|---|---|---|---|---|---|---|---|---|"
+    "task, checkpointed | TFLOP per row |\n|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -118,10 +125,21 @@ def measure(name: str, side: int, batch_size: int, *, checkpointed: bool) -> Mem
     )
 
 
+@torch.no_grad()
+def forward_flops(base: Base, conditioning: Conditioning) -> float:
+    """Floating-point operations of one row's forward through a denoiser on the meta device."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        noise = torch.empty(1, *base.latent_shape, dtype=torch.bfloat16)
+        base.denoise(base.backbone, noise, torch.zeros(1, dtype=torch.long), conditioning)
+    return float(counter.get_total_flops())
+
+
 def row(name: str, side: int, batch_size: int) -> str:
     plain, fewer = (measure(name, side, batch_size, checkpointed=own) for own in (False, True))
     parts = (plain.backbone, plain.encoders, plain.vae, plain.training, *(each(own) for own in (plain, fewer)))
     cells = [name, str(side), *(f"{part / GB:.2f}" for part in parts), *(f"{m.total / GB:.1f}" for m in (plain, fewer))]
+    with torch.device("meta"):
+        cells.append(f"{forward_flops(*BASES[name](side)) / 1e12:.2f}")
     return f"| {' | '.join(cells)} |"
 
 
@@ -137,5 +155,26 @@ def table(batch_size: int, sides: tuple[int, ...] = (512, 1024)) -> Iterator[str
             yield row(name, side, batch_size)
     yield (
         f"\nGB (10^9 bytes) in bf16, one concept, batch_size {batch_size}: {2 * batch_size} rows. A task needs "
-        f"denoiser, VAE, and the larger of text encoders and deltas + {SPARE:g} x activations."
+        f"denoiser, VAE, and the larger of text encoders and deltas + {SPARE:g} x activations. TFLOP: of a forward."
+    )
+
+
+def duration(batch: Path, name: str, side: int, concepts: int, gpus: int, tflops: float) -> str:
+    """How long so many concepts of a batch's settings would take, by operations alone.
+
+    tflops: what a GPU is assumed to do per second. Scoring, and what the text encoders do, are left out.
+    """
+    content = yaml.safe_load(batch.read_text())
+    settings = TypeAdapter(MethodSettings).validate_python(content["method"])
+    listed = [Concept.model_validate(own) for own in content["concepts"] if own.get("templates")]
+    cost = METHODS[settings.name].cost(settings, listed[0])
+    again = cost.backwards if content["resources"].get("gradient_checkpointing") else 0.0
+    with torch.device("meta"):
+        base, conditioning = BASES[name](side)
+    passes, each = cost.equivalents + again, forward_flops(base, conditioning)
+    hours = concepts * passes * each / (gpus * tflops * 1e12) / 3600
+    files = FLOAT32 * numbers(base, settings.trained_weights)
+    return (
+        f"{concepts} concepts by {batch} on {gpus} GPUs at {tflops:g} TFLOP/s: {hours:.1f} hours ({passes:,.0f} "
+        f"forward-equivalents of {each / 1e12:.2f} TFLOP a concept), {concepts * files / GB:,.0f} GB of files"
     )

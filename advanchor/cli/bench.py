@@ -91,12 +91,23 @@ def gpu(
 
 
 @app.command()
-def memory(batch_size: Annotated[int, typer.Option(help="Draws of a batch.", min=1, max=10_000)] = 4) -> None:
+def memory(
+    batch_size: Annotated[int, typer.Option(help="Draws of a batch.", min=1, max=10_000)] = 4,
+    concepts: Annotated[int, typer.Option(help="Of SDXL, with --gpus: how many.", min=1)] = 300,
+    gpus: Annotated[
+        list[int] | None, typer.Option(help="Say how long they take on so many, instead of the table; may be repeated.")
+    ] = None,
+    tflops: Annotated[float, typer.Option(help="What a GPU is assumed to do, in TFLOP/s.", min=0.001)] = 400.0,
+    batch: Annotated[Path, typer.Option(help="Whose settings they have.", exists=True)] = Path("configs/sdxl.yaml"),
+) -> None:
     """What SDXL and FLUX.1-dev need of a GPU, from their configurations: a table in Markdown. Nothing is loaded."""
     common.quiet()
-    from advanchor.bench.memory import table
+    from advanchor.bench.memory import duration, table
 
-    say("\n".join(table(batch_size)))
+    for number in gpus or ():
+        say(duration(batch, "SDXL", 1024, concepts, number, tflops))
+    if not gpus:
+        say("\n".join(table(batch_size)))
 
 
 @app.command()
