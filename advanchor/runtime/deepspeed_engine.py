@@ -6,6 +6,7 @@ embedding fails through the engine's own forward.
 """
 
 import contextlib
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any, cast
@@ -14,6 +15,7 @@ import deepspeed
 import psutil
 import torch
 import torch.distributed as dist
+from deepspeed.runtime import compiler
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 from torch.distributed.distributed_c10d import Store
@@ -33,6 +35,17 @@ def join_ranks(rank: int, world_size: int, store: Store, device: str = "gpu") ->
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     dist.init_process_group(backend, rank=rank, world_size=world_size, store=store)
     deepspeed.init_distributed(dist_backend=backend)
+    import_muon()
+
+
+def import_muon() -> None:
+    """An optimizer that every engine asks for and no task uses: without the compiler for its kernels, which takes
+    seconds to import."""
+    compile_kernels, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compile_kernels
 
 
 def loopback_interface() -> str:

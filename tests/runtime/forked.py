@@ -7,7 +7,9 @@ from multiprocessing.context import ForkServerProcess
 from patience import PATIENCE_S
 
 server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["zero_ranks", "erase_with_deepspeed"])
+server.set_forkserver_preload(
+    ["zero_ranks", "erase_with_deepspeed", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"]
+)
 
 
 def start(function: Callable[..., None], *arguments: str) -> ForkServerProcess:

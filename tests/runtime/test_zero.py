@@ -22,13 +22,13 @@ Deltas = dict[str, dict[str, Tensor]]
 
 
 def ranks(
-    base: str, count: int, work: Path, cases: list[str], method: str = "adv_anchor"
+    base: str, count: int, work: Path, cases: list[str], tasks: str = "first", method: str = "adv_anchor"
 ) -> tuple[Deltas, dict[str, dict[str, float]]]:
     """What `count` processes find together, and how much of everything rank 0 held."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = (str(count), str(port), str(work), *cases)
+    arguments = (str(count), str(port), str(work), tasks, *cases)
     forked.wait_for([forked.start(zero_ranks.main, base, method, str(rank), *arguments) for rank in range(count)])
     facts = json.loads((work / "facts.json").read_text())
     return {path.name: load_file(path) for path in work.iterdir() if path.suffix != ".json"}, facts
@@ -39,7 +39,7 @@ def two(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Delt
     deltas: Deltas = {}
     facts: dict[str, dict[str, float]] = {}
     for cases in SHARING:
-        found, held = ranks(str(tiny_base), 2, tmp_path_factory.mktemp("two"), cases)
+        found, held = ranks(str(tiny_base), 2, tmp_path_factory.mktemp("two"), cases, tasks="first between again")
         deltas, facts = deltas | found, facts | held
     return deltas, facts
 
@@ -60,7 +60,7 @@ def test_two_ranks_find_the_delta_of_one(two: tuple, case: str) -> None:
 
 @pytest.mark.parametrize(("case", "method"), [("1-fp32-none", "adv_anchor"), ("3-fp32-none", "hardened_anchor")])
 def test_two_ranks_find_the_delta_of_one_on_the_gallery(tmp_path: Path, case: str, method: str) -> None:
-    deltas, _ = ranks("pocket", 2, tmp_path, [case], method)
+    deltas, _ = ranks("pocket", 2, tmp_path, [case], method=method)
     assert difference(deltas[f"{case}-first"], deltas["plain"]) < CLOSE
 
 

@@ -20,6 +20,7 @@ from advanchor.training.engine import Engine, TorchEngine
 
 PROMPTS: dict[str, Any] = {"templates": ("a {}", "a red {}"), "neutral": ("a shape", "a red shape")}
 FIRST, OTHER = (Concept(name=name, kind="object", **PROMPTS) for name in ("star", "circle"))
+TASKS = {"first": FIRST, "between": OTHER, "again": FIRST}
 QUICK: dict[str, Any] = {
     "steps": 2, "anchor_steps": 2, "batch_size": 4, "num_latents": 4, "latent_steps": 2, "lr": 1e-3, "anchor_lr": 1e-2,
 }  # fmt: skip
@@ -58,11 +59,12 @@ def plain(folder: str, method: str) -> dict[str, Tensor]:
     return erase(base, TorchEngine(base.backbone, delta.named_parameters()), delta, FIRST, method)
 
 
-def main(folder: str, method: str, rank: str, ranks: str, port: str, work: str, *cases: str) -> None:
+def main(folder: str, method: str, rank: str, ranks: str, port: str, work: str, tasks: str, *cases: str) -> None:
+    """`tasks`, the names of some of TASKS, are done in every case; rank 0 also finds the first without the others."""
     torch.set_num_threads(1)
     store = TCPStore("127.0.0.1", int(port), int(ranks), is_master=rank == "0")
     join_ranks(int(rank), int(ranks), store, "cpu")
-    found, facts = {"plain": plain(folder, method)}, {}
+    found, facts = {"plain": plain(folder, method)} if rank == "0" else {}, {}
     for case in cases:
         stage, precision, offload = case.split("-")
         base = models.load(folder)
@@ -70,8 +72,8 @@ def main(folder: str, method: str, rank: str, ranks: str, port: str, work: str, 
         engine = DeepSpeedEngine(
             base.backbone, delta.named_parameters(), stage=int(stage), precision=precision, offload=offload
         )
-        for name, concept in {"first": FIRST, "between": OTHER, "again": FIRST}.items():
-            found[f"{case}-{name}"] = erase(base, engine, delta, concept, method)
+        for name in tasks.split():
+            found[f"{case}-{name}"] = erase(base, engine, delta, TASKS[name], method)
         facts[case] = {"weights": held(base.backbone.parameters()), "masters": masters_held(engine)}
     if rank == "0":
         for name, tensors in found.items():
