@@ -1,4 +1,8 @@
-"""Base models by name: "pocket", "pocket-sd3", a folder, a hub id, or what naming.py knows beside these."""
+"""Base models by name: "pocket", "pocket-sd3", a folder, a hub id, or what naming.py knows beside these.
+
+A new architecture is a file here with a subclass of base.py's Base, and a line in registry.py. A new world (prompts,
+captions, a scorer) is a profile.py Profile, as in advanchor/pocket/profile.py.
+"""
 
 import importlib
 import inspect

@@ -44,7 +44,7 @@ def drive(
 
         return run_locally(spec, tasks, store, view, only)
     from advanchor.runtime.driver import Run
-    from advanchor.runtime.metrics import RunMetrics
+    from advanchor.runtime.prometheus import RunMetrics
     from advanchor.runtime.ray_cluster import connected
 
     with connected(place.address, allow_without_token=place.allow_without_token):
