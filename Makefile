@@ -16,7 +16,7 @@ demo: .venv/ready  # erases twenty concepts, then makes one model without any of
 	rm -rf runs/gallery-fused
 	$(BIN)/advanchor fuse runs/gallery -o runs/gallery-fused --pipeline --set evaluate.steps=6 --set evaluate.images_per_prompt=2
 
-test: .venv/ready  # in three processes, which share neither files nor the cluster: tests/conftest.py has the order
+test: .venv/ready  # in three processes, which share neither files nor the cluster: tests/order.py has the order
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
 
 quick: .venv/ready  # what starts no cluster and is not slow
