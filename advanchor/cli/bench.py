@@ -68,7 +68,7 @@ def gpu(
         list[str] | None,
         typer.Option("--base", help="Measure only this base; may be repeated.", show_default="all of them"),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="What is not begun by then is left out.", min=0.1)] = 8.0,
+    minutes: Annotated[float, typer.Option(help="Begin nothing after so many.", min=0.1)] = 8.0,
     toy: Annotated[bool, typer.Option("--toy", help="Small models on the CPU: to see that it runs.")] = False,
 ) -> None:
     """Every base's exact shapes with random weights on this machine's GPU: time, memory against `plan`, a page."""
@@ -93,12 +93,15 @@ def gpu(
 @app.command()
 def memory(
     batch_size: Annotated[int, typer.Option(help="Draws of a batch.", min=1, max=10_000)] = 4,
-    concepts: Annotated[int, typer.Option(help="Of SDXL, with --gpus: how many.", min=1)] = 300,
+    concepts: Annotated[int, typer.Option(help="With --gpus: concepts erased from SDXL.", min=1)] = 300,
     gpus: Annotated[
-        list[int] | None, typer.Option(help="Say how long they take on so many, instead of the table; may be repeated.")
+        list[int] | None,
+        typer.Option(help="Instead of the table: how long they take on so many GPUs; may be repeated."),
     ] = None,
     tflops: Annotated[float, typer.Option(help="What a GPU is assumed to do, in TFLOP/s.", min=0.001)] = 400.0,
-    batch: Annotated[Path, typer.Option(help="Whose settings they have.", exists=True)] = Path("configs/sdxl.yaml"),
+    batch: Annotated[Path, typer.Option(help="The batch whose settings are used.", exists=True)] = Path(
+        "configs/sdxl.yaml"
+    ),
 ) -> None:
     """What SDXL and FLUX.1-dev need of a GPU, from their configurations: a table in Markdown. Nothing is loaded."""
     common.quiet()
@@ -212,7 +215,7 @@ def speed(
     processes: Annotated[int, typer.Option(help="Processes side by side in (d); 1: no (d).", min=1)] = 2,
     rounds: Annotated[int, typer.Option(help="Measurements of each variant, each with another seed.", min=1)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads; (d) shares them out.", min=1)] = 2,
-    side: Annotated[int, typer.Option(help="Of sd14's and sdxl's latents.", min=8)] = 8,
+    side: Annotated[int, typer.Option(help="Side of sd14's and sdxl's latents.", min=8)] = 8,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the first concept too (pocket only).")] = False,
     levers: Annotated[
         bool, typer.Option("--levers", help="Instead: packs with one lever at a time, which docs/speed.md lists.")

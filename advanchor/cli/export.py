@@ -38,7 +38,7 @@ def export(
     ] = None,
     really: Annotated[bool, typer.Option("--really", help="With --push: send it.")] = False,
 ) -> None:
-    """Write every erasure of a place as a LoRA or a merged model, with a model card.
+    """Write every erasure of a source as a LoRA or a merged model, with a model card.
 
     A LoRA's rank is the smallest whose error is within --error. Each export is loaded again by diffusers in a fresh
     process; how far its predictions are from the erasure's is printed and stands in the file.

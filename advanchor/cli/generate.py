@@ -33,7 +33,7 @@ def generate(
         ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Of --prompts: where base/ and erased/ get a PNG for each row.", metavar="DIR")
+        Path | None, typer.Option(help="With --prompts: base/ and erased/ in it get a PNG for each row.", metavar="DIR")
     ] = None,
     model: Annotated[str, typer.Option(help="pocket, pocket-sd3, a folder, or a hub id.")] = "pocket",
     erased: Annotated[
@@ -47,7 +47,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Decides the noise.")] = 0,
     solver: Annotated[Solver, typer.Option(help="dpm needs about half the steps.")] = Solver.ddim,
     gangs: Annotated[
-        int | None, typer.Option(help="Of --prompts: draw in so many processes of a Ray cluster.", min=1, max=10_000)
+        int | None, typer.Option(help="With --prompts: draw in so many processes of a Ray cluster.", min=1, max=10_000)
     ] = None,
     address: Address = None,
     insecure_no_token: Insecure = False,

@@ -23,12 +23,14 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o", help="The batch to write.")] = Path("batch.yaml"),
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="style, object, identity or explicit, where the list names none; artist=style: a word's."),
+        typer.Option(
+            help="style, object, identity or explicit, where the list names none; artist=style: what a word means."
+        ),
     ] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="Which column is what: name=Maler.", metavar="FIELD=TITLE")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="Of the list, where it cannot be told: cp1251, shift_jis, ...")] = "",
+    encoding: Annotated[str, typer.Option(help="The list's, where it cannot be told: cp1251, shift_jis, ...")] = "",
     clip: Annotated[
         str, typer.Option(help="What scores pictures of models without a scorer of their own; none: nothing.")
     ] = "openai/clip-vit-large-patch14",

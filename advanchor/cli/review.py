@@ -12,7 +12,7 @@ from advanchor.cli.console import safe, say, warn
 
 def review(
     run: common.RunDirectory,
-    port: Annotated[int, typer.Option(help="Of the page, on 127.0.0.1; 0: any free one.", min=0, max=65535)] = 0,
+    port: Annotated[int, typer.Option(help="The page's, on 127.0.0.1; 0: any free one.", min=0, max=65535)] = 0,
     by: Annotated[str | None, typer.Option(help="Who reviews; default: your user name.", show_default=False)] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:

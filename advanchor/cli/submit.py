@@ -19,7 +19,9 @@ def submit(
     output: common.Output = None,
     address: Annotated[
         str | None,
-        typer.Option(help="The cluster or its dashboard, http://host:8265. RAY_API_SERVER_ADDRESS, RAY_ADDRESS win."),
+        typer.Option(
+            help="The cluster or its dashboard, http://host:8265; RAY_API_SERVER_ADDRESS and RAY_ADDRESS win."
+        ),
     ] = None,
     insecure_no_token: erase.Insecure = False,
     follow: Annotated[bool, typer.Option("--follow", help="Stay, and show what the run prints until it ends.")] = False,

@@ -1,4 +1,4 @@
-"""The learned anchors of finished erasures, made again from their settings and anchor files."""
+"""The learned anchors of finished erasures, computed again from their settings and anchor files."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -45,7 +45,7 @@ class Fusion:
     retain: Retain
     members: dict[str, Member]  # by the concept's name
     totals: Totals  # by way of fusing
-    delta: dict[str, Tensor] = field(default_factory=dict)  # of the UNet, float32; empty if only neurons are used
+    delta: dict[str, Tensor] = field(default_factory=dict)  # of the denoiser, float32; empty if only neurons are used
     neurons: dict[str, Tensor] = field(default_factory=dict)  # of the text encoder, float32; empty if none are used
     base_tensors: dict[str, Tensor] = field(default_factory=dict)  # W0 by the names of both
     facts: dict[str, Any] = field(default_factory=dict)

@@ -56,7 +56,7 @@ def retained_questions(exams: Sequence[Exam]) -> list[Question]:
 def examine(
     evaluator: Evaluator, concepts: Sequence[Concept], student: Student, bars: Bars, alone: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """The verdict on the fused model that speaks inside `student()`, as it stands in fused.json.
+    """The verdict on the fused model, which is on inside `student()`, in the form of fused.json.
 
     alone: UA of each concept's own erasure, by name. A concept that the scorer does not know has passed: null.
     """

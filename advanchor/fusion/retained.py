@@ -52,7 +52,10 @@ class Retained:
         return dict(zip(weights, scales.tolist(), strict=True))
 
     def exactly(self, group: str = "text") -> Tensor:
-        """C (D, m): what a group of readers is given and keeps as it is: of the empty prompt, all or what is silent."""
+        """C (D, m): what a group of readers must map as before. With empty: exact, all embeddings of the empty prompt.
+
+        Else its first token alone, where that is the same in every prompt.
+        """
         base, empties = self.base, self.base.empties()
         if self.settings.empty == "exact":
             return torch.cat([base.present(empty)[group] for empty in empties]).cpu().T
@@ -63,7 +66,7 @@ class Retained:
     def gram(self, count: int, group: str = "text") -> Tensor:
         """R = gamma n sum_p w_p E_p E_p^T / sum_p w_p, (D, D), float64, of what a group of readers is given.
 
-        count: n, the concepts whose sums R stands beside.
+        count: n, of the concepts whose sums R is added to.
         """
         width = self.base.present(self.base.empties()[0])[group].shape[-1]
         total = torch.zeros(width, width, dtype=torch.float64)

@@ -1,10 +1,10 @@
 """Adaptive Guided Erasure (Bui et al. 2025, arXiv 2501.18950): the anchor is searched among other concepts.
 
-The anchor is a mixture of candidates k, of which the search looks for those that the erasure damages most:
+The anchor is a mixture of candidates k. The search looks for those that the erasure damages most:
 
     e_a = sum_k pi_k e_k,    pi = softmax of the `top` largest (z + gumbel noise) / temperature, 0 elsewhere
 
-After each step up the second term by z, the student takes one step down
+After `search_steps` steps of z up the second term of L, the student takes one step down L:
 
     L = MSE( eps(x_t, e_c), eps0(x_t, e_a) ) + kept_weight * MSE( eps(x_t, e_a), eps0(x_t, e_a) )
 

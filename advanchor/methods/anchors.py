@@ -1,4 +1,4 @@
-"""What a concept becomes: the anchors that methods are put together from.
+"""What a concept becomes: the anchors of which methods are made.
 
     text       the superclass (the neutral prompt), a similar concept in the same templates, or the empty prompt
     learned    e_a = e_start + pad(e_adv), where e_adv is searched on the teacher (Zhao et al. 2024, arXiv 2501.00054)
@@ -85,7 +85,7 @@ class SearchSettings(TrainingSettings):
 
 
 def anchor_prompts(concept: Concept, anchor: str, other: str | None = None) -> tuple[str, ...]:
-    """What stands for each of a concept's templates; `other`: the similar concept, instead of the concept's own."""
+    """The anchor's prompt for each of a concept's templates; other: names a similar concept in place of `similar`."""
     match anchor:
         case "own":
             return tuple(fill(template, concept.name).text for template in concept.templates)
@@ -100,7 +100,7 @@ def anchor_prompts(concept: Concept, anchor: str, other: str | None = None) -> t
 
 @torch.no_grad()
 def text_anchor(context: Context, anchor: str, other: str | None = None) -> Conditioning:
-    """Embeddings (templates, L, D) of what stands in each concept's place."""
+    """Embeddings (templates, L, D) of each concept's anchor prompts."""
     return context.encode([p for concept in context.concepts for p in anchor_prompts(concept, anchor, other)])
 
 
@@ -117,9 +117,9 @@ def lacks_similar(concept: Concept, setting: str, value: str, other: str | None)
 def anchor_conditioning(
     base: Base, e_start: Conditioning, prompts: Sequence[Prompt], shift: Tensor, space: Space, pooled: Tensor | None
 ) -> Conditioning:
-    """e_a = e_start + pad(e_adv), both (..., L, D); or of prompts, pad(e_adv) added before the text encoder.
+    """e_a (..., L, D) = e_start + shift; in the space token_embeds, prompts encoded with shift on the token embeddings.
 
-    pooled: what is added to the pooled vectors (..., D_pooled), if anything is.
+    shift: pad(e_adv), (..., L, D). pooled: what is added to the pooled vectors (..., D_pooled), if anything is.
     """
     if space == "prompt_embeds":
         e_a = e_start.with_embeds(e_start.prompt_embeds + shift)
@@ -184,7 +184,7 @@ class LearnedAnchor:
         return self.perturbation.pooled
 
     def pooled_starts(self, count: int) -> list[Tensor]:
-        """Of so many concepts: all, or none."""
+        """The vectors (D_pooled,) that the search starts from; count: of all concepts, or 0 where none is learned."""
         found = []
         for seed in self.context.seeds[:count]:
             generator = torch.Generator().manual_seed(derived_seed(seed, "pooled_adv"))

@@ -1,7 +1,7 @@
 """An erasure that goes on from another delta: how a fusion is repaired (`advanchor fuse --repair`).
 
-The student starts at the given delta and the teacher stays the base: dW becomes that delta and what was missing. There
-is no projection, whatever the method was run behind: it would change the delta to start from.
+The student starts at the given delta and the teacher stays the base: dW becomes that delta and what was missing. No
+projection is used, also where the first erasure had one: it would change the delta to start from.
 """
 
 from typing import Literal

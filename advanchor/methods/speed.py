@@ -85,7 +85,7 @@ class Settings(TextAnchorSettings):
 
 
 def concept_and_anchor(base: Base, concept: Concept, settings: Settings) -> tuple[Tensor, Tensor]:
-    """C_1 and C_* (D, n), float64, position by position as far from the end, each weighted 1/n in C C^T."""
+    """C_1 and C_* (D, n), float64, in pairs that stand equally far from the end; each column weighs 1/n in C C^T."""
     found = text_pairs(base, anchored(concept, settings), settings.tokens == "last_and_later")
     c_1, c_a = torch.cat([torch.stack((c[: len(a)], a[: len(c)])) for c, a in found], dim=1)
     return c_1.T / len(c_1) ** 0.5, c_a.T / len(c_a) ** 0.5

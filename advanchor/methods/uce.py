@@ -46,9 +46,9 @@ Places = list[list[int]]  # by prompt: a position within each segment of its emb
 
 
 def embeds_from(base: Base, prompts: Sequence[str], starts: Places, later: bool) -> list[list[Tensor]]:
-    """By prompt and segment: what the text's readers are given, (n, D) in float64, from a position on.
+    """By prompt and segment: what the text's readers are given, (n, D) in float64, from its start in `starts`.
 
-    Of that position alone if not `later`.
+    later: to the segment's end, without what no prompt changes; else the start's own row alone.
     """
     conditioning = base.encode(prompts)
     read, speaks = base.read(conditioning)["text"].double().cpu(), base.speaking(conditioning).cpu()
@@ -67,7 +67,7 @@ def last_positions(base: Base, prompts: Sequence[str]) -> Places:
 
 
 def aligned_positions(base: Base, concept: Concept) -> tuple[Places, Places]:
-    """Where the concept's last token stands in each template, and as far from the end, what stands in the neutral."""
+    """Where the concept's last token stands in each template, and the place as far from the neutral prompt's end."""
     prompts = [fill(template, concept.name) for template in concept.templates]
     lengths = [encoder.passed for encoder in base.segments()]
     tables = base.concept_tokens(prompts)[:, : sum(lengths)].split(lengths, 1)

@@ -28,7 +28,7 @@ class Base:
 
     backbone_name: ClassVar[Literal["unet", "transformer"]] = "unet"
     guided: Literal["classifier_free", "embedded", "none"] = "classifier_free"
-    unfilled: int = 0  # positions behind all segments that are zero: a missing encoder's
+    unfilled: int = 0  # positions behind all segments, zero in every prompt: those of a missing encoder
     packable: ClassVar[bool] = True  # whether a reader's rows can be told apart by concept
     latent_shape: tuple[int, int, int]  # C, h, w
     schedule: Schedule
@@ -118,7 +118,7 @@ class Base:
         return {part: module for part, module in found if isinstance(module, nn.Module)}
 
     def rest(self, where: str | torch.device = "cpu") -> None:
-        """Let the text encoders leave the device until `encode` is called again: nothing, if it is there already."""
+        """Move the text encoders off the device until `encode` is called again. On `where` already, they stay."""
         places = {encoder.module.device for encoder in self.encoders}
         if places == {self.device} != {torch.device(where)}:
             self.move_encoders(where)
@@ -211,7 +211,7 @@ class Base:
         return F.pad(torch.cat(tables, 1), (0, self.unfilled), value=-1).to(self.device)
 
     def segments(self) -> list[TextEncoder]:
-        """The encoders whose tokens stand one after another in the prompt embeddings, one of each place."""
+        """The encoders whose tokens stand one after another in the prompt embeddings, one for each place."""
         first: dict[tuple[Any, Any], TextEncoder] = {}
         for encoder in self.encoders:
             if encoder.rows is not None:
@@ -232,6 +232,7 @@ class Base:
         return self.extended(positions, self.encoders, [encoder.length for encoder in self.encoders])
 
     def extended(self, positions: Tensor, encoders: Sequence[TextEncoder], lengths: Sequence[int]) -> Tensor:
+        """Positions (B, sum of lengths) with one more row per encoder, for tokens that only carry the concept."""
         number = int(positions.max()) + 1
         parts = []
         for encoder, part in zip(encoders, positions.split(list(lengths), dim=1), strict=True):

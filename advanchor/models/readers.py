@@ -1,4 +1,4 @@
-"""Which Linears of a backbone learn: by the backbone's class, since every pipeline that has it has them.
+"""Which Linears of a backbone learn, by the backbone's class: the same in every pipeline that has it.
 
 A backbone's readers are the Linears whose input depends on the prompt alone, not on x_t, t or depth. At them an anchor
 is exactly representable, a projection keeps a prompt at every t, and closed forms fuse. They come in groups, which read
@@ -52,7 +52,7 @@ BACKBONES: dict[str, Backbone] = {
         others={"text_kv": tuple(f"context_refiner.{i}.attention.to_{leaf}" for i in range(16) for leaf in ("k", "v"))},
     ),
 }
-TRAINED_WEIGHTS = ("cross_attention_kv", "cross_attention", "readers", "text_kv", "pooled")  # that any base has
+TRAINED_WEIGHTS = ("cross_attention_kv", "cross_attention", "readers", "text_kv", "pooled")  # all that some base has
 READERS_ONLY = ("cross_attention_kv", "readers", "pooled")  # those that are readers on every base that has them
 
 

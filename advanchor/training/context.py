@@ -93,7 +93,7 @@ class Erasure:
 
 @dataclass
 class Batch:
-    """This rank's rows of one global draw, B for each concept, and the teacher's predictions that stay the same."""
+    """This rank's rows of one global draw, B for each concept, and the teacher's predictions for it, each made once."""
 
     noisy_latents: Tensor  # (concepts, B, C, h, w)
     timesteps: Tensor  # (concepts, B)
@@ -182,10 +182,10 @@ class Context:
     def batches(
         self, settings: TrainingSettings, latents: Tensor, sweep: int | str = 0, earliest: float = 0.0
     ) -> list[Batch]:
-        """The draws of one sweep, one per student step; the same global plan on every number of ranks.
+        """The draws of one sweep, a Batch per student step; the same global plan on every number of ranks.
 
-        `latents`: (concepts, num_latents, C, h, w); t as the base's own sampler visits them, from a
-        share of the schedule on.
+        latents: (concepts, num_latents, C, h, w). sweep: names the draws: another one gives other draws. earliest: t is
+        above this share of the schedule, and as the base's own sampler visits it.
         """
         plans = [self.plan(number, settings, own, sweep, earliest) for number, own in enumerate(latents)]
         everyone = list(range(len(plans)))

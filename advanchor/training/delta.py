@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from advanchor.models.readers import linear_names, reader_group
 
-Switch = tuple[float, slice, Tensor | None]  # scale, slots that speak, projection
+Switch = tuple[float, slice, Tensor | None]  # of a layer: scale, slots that are on, projection
 
 
 class DeltaLinear(nn.Module):
@@ -33,7 +33,7 @@ class DeltaLinear(nn.Module):
         self.delta_bias = nn.Parameter(torch.zeros(shape[:2], device=device)) if changed else None
         self.projection: Tensor | None = None  # P (slots, in, in)
         self.scale = 0.0
-        self.speaking = slice(None)  # the slots that speak
+        self.speaking = slice(None)  # the slots that are on
 
     @property
     def weight(self) -> Tensor:
@@ -44,7 +44,7 @@ class DeltaLinear(nn.Module):
         return y if self.scale == 0 else y + self.scale * self.change(x)
 
     def change(self, x: Tensor) -> Tensor:
-        """dW P x + db (rows, ..., out); the rows lie slot by slot, equally many for each slot that speaks."""
+        """dW P x + db (rows, ..., out); the rows lie slot by slot, equally many for each slot that is on."""
         weight = self.delta_weight[self.speaking].to(x.dtype)
         if self.projection is not None:
             own = self.projection[self.speaking].to(x.dtype)
@@ -65,8 +65,8 @@ class Delta:
     def __init__(self, backbone: nn.Module, trained_weights: str, slots: int = 1) -> None:
         """Wrap the Linears that `trained_weights` (models.readers) names and freeze everything else.
 
-        `slots` is how many concepts the backbone can carry at once. ValueError for a setting
-        that this backbone does not have.
+        slots: how many concepts the backbone can carry at once. ValueError for a setting that this backbone does not
+        have.
         """
         self.trained_weights, self.slots = trained_weights, slots
         backbone.requires_grad_(False)
@@ -104,7 +104,7 @@ class Delta:
 
     @contextmanager
     def on(self, scale: float = 1.0, slots: int | slice = slice(None)) -> Iterator[None]:
-        """The student speaks inside this block; outside it the module is the teacher, bit for bit.
+        """Inside this block the module is the student; outside it, the teacher, bit for bit.
 
         `slots`: one slot for all rows, or several: then the rows of a batch lie slot by slot, equally many for each.
         """
@@ -126,7 +126,7 @@ class Delta:
             self.switch(before)
 
     def as_it_is(self) -> AbstractContextManager[None]:
-        """A context in which every layer is switched as it is now, whatever has happened in between."""
+        """For later: a context in which every layer is switched as it is at this call."""
         return self.again(self.switches())
 
     @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Engine(Protocol):
-    """Holds the UNet with its delta; made once per process, reset between tasks."""
+    """Holds the backbone with its delta; made once per process, reset between tasks."""
 
     rank: int
     world_size: int

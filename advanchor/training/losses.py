@@ -1,7 +1,7 @@
 """The losses of AdvAnchor (Zhao et al. 2024, arXiv 2501.00054).
 
-All arguments are noise predictions (concepts, B, C, h, w); every loss is one number per concept, (concepts,), so that
-concepts that share a forward stay strangers to each other.
+All arguments are predictions (concepts, B, C, h, w): noise, or the velocity of a flow; adv1 wants noise. Every loss is
+one number per concept, (concepts,), so that concepts that share a forward do not affect each other.
 """
 
 from torch import Tensor
@@ -23,5 +23,5 @@ def adv2(eps_anchor: Tensor, eps_concept: Tensor, eps_neutral: Tensor) -> Tensor
 
 
 def mse(eps: Tensor, wanted: Tensor) -> Tensor:
-    """MSE( eps, wanted ): of the student's concept and its target, of a neutral prompt and what the teacher says."""
+    """MSE( eps, wanted ): of a student's prediction and its target, which is the teacher's for a retained prompt."""
     return mean((eps - wanted).square())

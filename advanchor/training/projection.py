@@ -1,9 +1,9 @@
 """Least squares over token embeddings: what an edit of keys and values may touch, and what it must leave alone.
 
-A delta dW changes what a prompt p means by dW E_p. A projection P turns dW into dW P, which does to the concept what dW
+A delta dW changes what a prompt p means by dW E_p. A projection P turns dW into dW P. That does to the concept what dW
 does, and to retained prompts as little as their difference from the concept allows:
 
-    P = E_c E_c^T (E_c E_c^T + gamma E_p E_p^T + lambda I)^-1, with P C = 0 for what is kept exactly.
+    P = (E_c E_c^T + lambda I) (E_c E_c^T + gamma E_p E_p^T + lambda I)^-1, with P C = 0 for what is kept exactly.
 
 Any method that trains can run behind it (`retain_weight`, gamma): P stands between the embeddings and dW while the
 student learns, so that it makes up for what P takes away; what is published is dW P. It is the closed form by which
@@ -90,10 +90,10 @@ def projection(tokens: Tensor, retained: Tensor, kept: Tensor, ridge: float) -> 
 
 @torch.no_grad()
 def projections(context: Context, settings: TrainingSettings) -> dict[str, Tensor]:
-    """P (concepts, D, D) by group of readers: each concept against the prompts of the base's world that do not
-    mention it.
+    """P (concepts, D, D) by group of readers.
 
-    Its neutral prompts are retained as well; the empty prompt is kept exactly.
+    Retained are the prompts of the base's world that do not mention the concept, and its own neutral prompts. The empty
+    prompt is kept exactly.
     """
     base = context.base
     prompts = sampled_prompts(base.profile.vocabulary, settings.retain_prompts, 0, settings.retain_without)
@@ -111,7 +111,7 @@ def projections(context: Context, settings: TrainingSettings) -> dict[str, Tenso
 
 
 class SpokenPrompts:
-    """What readers are given for many prompts: encoded once if that can be held, else whenever it is asked for."""
+    """What readers are given for many prompts: encoded once if memory can hold it, else whenever it is asked for."""
 
     def __init__(self, base: Base, prompts: Sequence[str]) -> None:
         self.base, self.prompts = base, list(prompts)
