@@ -19,6 +19,7 @@ NAMES = ("circle", "star", "someone")
 METHOD = {
     "steps": 2, "anchor_steps": 2, "batch_size": 2, "num_latents": 2, "latent_steps": 2, "lr": 1e-2, "anchor_lr": 0.1,
 }  # fmt: skip
+DISTILL = {"steps": 2, "batch_size": 4, "num_latents": 2, "retained_latents": 2, "latent_steps": 2, "inventions": 8}
 RETAIN = Retain(prompts=("a blue shape", "a painting by a person"))
 
 
@@ -37,9 +38,14 @@ def erase(
     return spec.output
 
 
+def by(way: str, **changes: Any) -> dict[str, Any]:
+    """Settings of a fusion by this way that are quick."""
+    return {"method": way, "distill": DISTILL | changes}
+
+
 def made(run: Path | str, base: Base, *sources: str, **options: Any) -> Fusion:
     """A fusion by `method`, by default closed_form, or as the first source was fused."""
-    changes = {} if is_fused(run) else {"method": options.pop("method", "closed_form")}
+    changes = {} if is_fused(run) else by(options.pop("method", "closed_form"))
     return fuse(plan_fusion([str(run), *sources], changes, RETAIN, **options), base)
 
 

@@ -5,14 +5,16 @@ Half of the retained names are hidden from every method; ACC_s counts those only
 """
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from advanchor import models
-from advanchor.batch import yaml_lines
+from advanchor.batch.file import set_override
 from advanchor.batch.retain import Retain
 from advanchor.bench import joint
 from advanchor.concepts import Concept
@@ -22,6 +24,7 @@ from advanchor.fusion.artifact import applied
 from advanchor.fusion.edits import base_tensors
 from advanchor.fusion.fuse import fuse, plan_fusion
 from advanchor.fusion.gate import Examination, exams_of, retained_questions
+from advanchor.fusion.member import Workshop
 from advanchor.fusion.retained import Retained
 from advanchor.fusion.sources import finished, results_of
 from advanchor.fusion.ways import WAYS, FusionSettings
@@ -50,7 +53,8 @@ def by_fusion(method: str, *, thinned: bool = False, told: bool = False, half: b
             changes["scale"] = len(concepts) ** -0.5
         if told:
             retain = retain.model_copy(update={"exclude": ()})
-        fused = fuse(plan_fusion([run], changes, retain, only=[concept.name for concept in concepts]), base)
+        plan = plan_fusion([run], changes, retain, only=[concept.name for concept in concepts])
+        fused = fuse(plan, base, workshop=Workshop(say=partial(print, file=sys.stderr, flush=True)))
         with fused.on(base), in_half(base) if half else nullcontext():
             yield
 
@@ -94,6 +98,8 @@ EDITS: dict[str, Edit] = {
     "anchor_edit": by_fusion("anchor_edit"),
     "neurons": by_fusion("neurons"),
     "task_arithmetic": by_fusion("task_arithmetic", thinned=True),
+    "distill": by_fusion("distill"),
+    "distill+neurons": by_fusion("distill+neurons"),
     "trained jointly": by_training,
     "joint UCE": by_uce("last"),
     "joint UCE, later tokens": by_uce("last_and_later"),
@@ -109,7 +115,10 @@ def edit_called(label: str) -> Edit:
         raise ValueError(choice(label, EDITS))
     values = {key: value for key, _, value in (change.partition("=") for change in changes)}
     flags = {flag: True for flag in FLAGS if flag in values}
-    settings: dict[str, Any] = {key: yaml_lines.parse(value).data for key, value in values.items() if key not in flags}
+    settings: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in flags:
+            set_override(settings, f"{key}={value}")
     FusionSettings(method=name, **settings)  # type: ignore[arg-type]
     return by_fusion(name, **flags, **settings)
 

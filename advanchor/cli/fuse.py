@@ -68,7 +68,7 @@ def fuse(
     """Fuse finished erasures into one model. Exit code 1 if a concept, or what is retained, falls below its bar."""
     common.quiet()
     from advanchor.batch.retain import read_retain
-    from advanchor.fusion.make import Wanted, make
+    from advanchor.fusion.make import Wanted, make, working
     from advanchor.fusion.member import FusionError
     from advanchor.fusion.neurons import TextEncoderError
     from advanchor.report.fused import write_fused_report
@@ -78,13 +78,13 @@ def fuse(
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         common.fail(f"--output {output}: is not empty; choose another folder")
-    working = output.absolute().with_name(f"{output.name}.repairs")  # of repairs; on a cluster all nodes must see it
+    beside = working(output)
     say = partial(tell, stderr=True)
 
     @contextmanager
     def tuned() -> "Iterator[Tune]":
         with progress(as_json, console(stderr=True)) as view:
-            yield tuner(working, place, view, say)
+            yield tuner(beside, place, view, say)
 
     place = Place(local, address, insecure_no_token)
     with common.user_errors():
@@ -101,8 +101,8 @@ def fuse(
         except (ClusterError, FusionError, TextEncoderError) as error:
             common.fail(str(error))
         except KeyboardInterrupt:
-            common.fail(f"interrupted; the same command goes on with what is in {working}", common.INTERRUPTED)
-    shutil.rmtree(working, ignore_errors=True)
+            common.fail(f"interrupted; the same command goes on with what is in {beside}", common.INTERRUPTED)
+    shutil.rmtree(beside, ignore_errors=True)
     write_fused_report(output)
     show(fusion, output, as_json)
     raise typer.Exit(common.SOME_FAILED if fusion.verdict and not fusion.verdict["passed"] else common.OK)

@@ -13,7 +13,7 @@ from advanchor.artifacts import Buffer, views
 from advanchor.batch.retain import Retain, conflicts, default_retain
 from advanchor.fusion.artifact import Fusion, Totals, is_fused, read_fused
 from advanchor.fusion.choice import Choice, choose
-from advanchor.fusion.member import FusionError, Member
+from advanchor.fusion.member import FusionError, Member, Workshop
 from advanchor.fusion.retained import Retained
 from advanchor.fusion.sources import Finished, member_of, read_ahead, results_of
 from advanchor.fusion.statistics import accumulate
@@ -122,7 +122,12 @@ def changed_settings(
     return settings
 
 
-def fuse(plan: FusionPlan, base: Base, progress: Progress = lambda done, total, name: None) -> Fusion:
+def fuse(
+    plan: FusionPlan,
+    base: Base,
+    progress: Progress = lambda done, total, name: None,
+    workshop: Workshop | None = None,
+) -> Fusion:
     """Read what the plan says, one file at a time, and solve. Memory does not grow with the number of concepts.
 
     The plan's totals are changed in place. Raises FusionError and ArtifactError.
@@ -135,7 +140,7 @@ def fuse(plan: FusionPlan, base: Base, progress: Progress = lambda done, total, 
         weight = sign * WAYS[way].weight(member)
         accumulate(plan.totals.setdefault(way, {}), contribution(base, member, data, plan.settings), weight)
         progress(i + 1, len(changes), member.concept.name)
-    return solved(base, plan.settings, plan.retain, plan.members, plan.totals)
+    return solved(base, plan.settings, plan.retain, plan.members, plan.totals, workshop)
 
 
 def one_base(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
@@ -155,7 +160,14 @@ def check_base(base: Base, members: Mapping[str, Member]) -> None:
             )
 
 
-def solved(base: Base, settings: FusionSettings, retain: Retain, members: dict[str, Member], totals: Totals) -> Fusion:
+def solved(
+    base: Base,
+    settings: FusionSettings,
+    retain: Retain,
+    members: dict[str, Member],
+    totals: Totals,
+    workshop: Workshop | None = None,
+) -> Fusion:
     """The fusion that the totals amount to: every way's part over its own concepts; deltas of several add up."""
     concepts = [member.concept for member in members.values()]
     by_way: dict[str, dict[str, Member]] = {}
@@ -166,7 +178,7 @@ def solved(base: Base, settings: FusionSettings, retain: Retain, members: dict[s
     facts = {"num_concepts": len(concepts)}
     fusion = Fusion(base.name, base.digest, settings, retain, members, totals, facts=facts, made_of=base.made_of)
     for way, own in by_way.items():
-        part = WAYS[way].solve(base, totals[way], own, retained, settings)
+        part = WAYS[way].solve(base, totals[way], own, retained, settings, workshop or Workshop())
         fusion.delta = {key: part.delta.get(key, 0) + fusion.delta.get(key, 0) for key in part.delta | fusion.delta}
         fusion.neurons |= part.neurons
         fusion.base_tensors |= part.base_tensors

@@ -12,9 +12,10 @@ from advanchor.batch.retain import Retain
 from advanchor.fusion.artifact import Fusion, write_fused
 from advanchor.fusion.fuse import fuse, plan_fusion
 from advanchor.fusion.gate import Bars, Examination, make_gate
+from advanchor.fusion.member import Workshop
 from advanchor.fusion.previews import sheets
 from advanchor.fusion.repair import Say, Tune, repair
-from advanchor.fusion.ways import AUTO
+from advanchor.fusion.ways import AUTO, WAYS
 from advanchor.models.base import Base
 
 
@@ -52,8 +53,11 @@ def make(wanted: Wanted, folder: Path, say: Say, tuned: Callable[[], AbstractCon
     )
     for choice in plan.choices:
         say(str(choice))
-    base = load(plan.base)
-    fusion, more = fuse(plan, base), {}
+    if tuned:
+        for member in plan.members.values():
+            WAYS[plan.settings.way_of(member)].repair(member)  # which some ways refuse: sooner is better than later
+    base, workshop = load(plan.base), Workshop(working(folder), say)
+    fusion, more = fuse(plan, base, workshop=workshop), {}
     gate = None
     if wanted.examined or tuned:
         gate = make_gate(base, fusion.members.values(), wanted.examination, wanted.bars)
@@ -61,11 +65,16 @@ def make(wanted: Wanted, folder: Path, say: Say, tuned: Callable[[], AbstractCon
         fusion.verdict = gate.verdict(fusion)
         if tuned or plan.settings.method == AUTO:  # auto strengthens what falls short unasked
             with tuned() if tuned else nullcontext() as tune:
-                fusion, more = repair(fusion, gate, folder.resolve(), tune, say)
+                fusion, more = repair(fusion, gate, folder.resolve(), tune, say, workshop)
         more |= sheets(gate, fusion)
     fusion.facts["choices"] = {choice.kind: str(choice) for choice in plan.choices}
     write_fused(fusion, folder, pipeline_writer(base, fusion) if wanted.pipeline else None, more)
     return fusion
+
+
+def working(folder: Path) -> Path:
+    """Beside a fused model that is being made: what it goes on from after an interruption, on nodes that all see it."""
+    return folder.absolute().with_name(f"{folder.name}.repairs")
 
 
 def pipeline_writer(base: Base, fusion: Fusion) -> Callable[[Path], None]:

@@ -11,7 +11,7 @@ from advanchor.batch.plan import slug
 from advanchor.fusion.artifact import REPAIRS, Fusion
 from advanchor.fusion.fuse import contribution, solved
 from advanchor.fusion.gate import Gate, failing, shortfall
-from advanchor.fusion.member import FusionError, Member
+from advanchor.fusion.member import FusionError, Member, Workshop
 from advanchor.fusion.sources import read_member
 from advanchor.fusion.statistics import accumulate
 from advanchor.fusion.ways import WAYS
@@ -26,7 +26,9 @@ Say = Callable[[str], None]
 Tune = Callable[[Fusion, list[Member], int], Mapping[str, dict[str, Tensor]]]  # members of a round -> new contributions
 
 
-def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune | None, say: Say) -> tuple[Fusion, dict[str, bytes]]:
+def repair(
+    fusion: Fusion, gate: Gate, folder: Path, tune: Tune | None, say: Say, workshop: Workshop | None = None
+) -> tuple[Fusion, dict[str, bytes]]:
     """Mend every failing concept and fuse again, until all pass or a round brings nothing.
 
     Its way of fusing says how: its delta is tuned again on top of the fusion, or it is made stronger.
@@ -45,7 +47,7 @@ def repair(fusion: Fusion, gate: Gate, folder: Path, tune: Tune | None, say: Say
         weak = [fusion.members[name] for name in names if mends[name] == "retrain"]
         found = tune(fusion, weak, number) if weak and tune else {}
         stronger = strengthened(gate.base, fusion, [name for name in names if mends[name] == "strengthen"])
-        candidate, new_files = repaired(gate.base, stronger, found, number, folder, files)
+        candidate, new_files = repaired(gate.base, stronger, found, number, folder, files, workshop)
         candidate.verdict = gate.verdict(candidate)
         if shortfall(candidate.verdict) >= shortfall(fusion.verdict):
             say(f"repair {number} brought nothing; the fusion before it stays")
@@ -86,6 +88,7 @@ def repaired(
     number: int,
     folder: Path,
     files: Mapping[str, bytes],
+    workshop: Workshop | None = None,
 ) -> tuple[Fusion, dict[str, bytes]]:
     """The fusion, changed in place to new contributions where there are some, solved, and all repair files so far."""
     members, totals, files = fusion.members, fusion.totals, dict(files)
@@ -102,6 +105,6 @@ def repaired(
         files[path] = packed
         changes = {"run": str(folder), "path": path, "sha256": sha256(packed)}
         members[name] = old.model_copy(update=changes)
-    result = solved(base, fusion.settings, fusion.retain, members, totals)
+    result = solved(base, fusion.settings, fusion.retain, members, totals, workshop)
     result.facts["repair_rounds"] = number
     return result, files

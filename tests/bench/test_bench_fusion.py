@@ -32,6 +32,9 @@ def test_hidden_names_are_half_of_the_rest_and_no_retained_prompt_has_one() -> N
 def test_a_way_of_fusing_is_named_with_its_settings() -> None:
     assert edit_called("joint UCE") is EDITS["joint UCE"]
     assert callable(edit_called("closed_form, ridge=1e-3, told")) and callable(edit_called("neurons, threshold=0.6"))
+    assert callable(edit_called("distill, distill.steps=20")) and edit_called("distill+neurons")
+    with pytest.raises(ValueError, match="stepps"):
+        edit_called("distill, distill.stepps=20")
     with pytest.raises(ValueError, match=r"'closed from' is not one of .*did you mean 'closed_form'"):
         edit_called("closed from")
     with pytest.raises(ValueError, match="rigde"):

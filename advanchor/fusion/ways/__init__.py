@@ -5,7 +5,7 @@ Settings                 its own settings
 problem(method)          why it cannot fuse what was erased with these settings of a method; empty if it can
 contribution(...)        what a member adds to the totals: tensors by name, which add up over members
 weight(member)           how many times a member's contribution counts in the totals
-solve(...) -> Part       what the totals of its members amount to
+solve(...) -> Part       what the totals of its members amount to; what takes long is kept and told in the workshop
 repair(member)           how a member that fell short is mended: "retrain" its delta from the fused one, or
                          "strengthen" it by its scale; FusionError says why neither can be done
 """
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 
 from advanchor.concepts import KindName
 from advanchor.fusion.member import Member
-from advanchor.fusion.ways import anchor_edit, closed_form, neurons, task_arithmetic
+from advanchor.fusion.ways import anchor_edit, closed_form, distill, distill_neurons, neurons, task_arithmetic
 from advanchor.messages import choice
 
 WAYS: dict[str, ModuleType] = {
@@ -25,6 +25,8 @@ WAYS: dict[str, ModuleType] = {
     "anchor_edit": anchor_edit,
     "task_arithmetic": task_arithmetic,
     "neurons": neurons,
+    "distill": distill,
+    "distill+neurons": distill_neurons,
 }
 AUTO = "auto"  # chosen for each kind by fusion/choice.py
 
@@ -38,13 +40,15 @@ def known(name: str) -> str:
 WayName = Annotated[str, AfterValidator(known)]
 
 
-class FusionSettings(closed_form.Settings, anchor_edit.Settings, task_arithmetic.Settings, neurons.Settings):
+class FusionSettings(
+    closed_form.Settings, anchor_edit.Settings, task_arithmetic.Settings, neurons.Settings, distill.Settings
+):
     """How erasures become one: which way, and the settings of all of them."""
 
     method: WayName = Field(
         default=AUTO,
         description="auto; from the deltas; from the anchors; the sum of the deltas; anchors as neurons of the text "
-        "encoder",
+        "encoder; one student of all of them; that and neurons",
     )
     method_by_kind: dict[KindName, WayName] = Field(
         default={}, description="another method for concepts of a kind: what they amount to is added up"

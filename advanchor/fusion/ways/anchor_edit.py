@@ -12,7 +12,7 @@ from torch import Tensor
 
 from advanchor.fusion.anchors import anchor_of, anchor_problem
 from advanchor.fusion.edits import edited
-from advanchor.fusion.member import FusionError, Member, Part
+from advanchor.fusion.member import FusionError, Member, Part, Workshop
 from advanchor.fusion.retained import Retained, RetainSettings
 from advanchor.fusion.statistics import GRAM, SHIFT, anchor_contribution
 from advanchor.models.base import Base
@@ -39,7 +39,12 @@ def weight(member: Member) -> float:
 
 
 def solve(
-    base: Base, totals: Mapping[str, Tensor], members: Mapping[str, Member], retained: Retained, settings: Settings
+    base: Base,
+    totals: Mapping[str, Tensor],
+    members: Mapping[str, Member],
+    retained: Retained,
+    settings: Settings,
+    workshop: Workshop,
 ) -> Part:
     return edited(
         base,

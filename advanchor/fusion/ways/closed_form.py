@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from advanchor.fusion.edits import edited
-from advanchor.fusion.member import FusionError, Member, Part
+from advanchor.fusion.member import FusionError, Member, Part, Workshop
 from advanchor.fusion.retained import Retained, RetainSettings
 from advanchor.fusion.statistics import FUSABLE, GRAM, erasure_statistics
 from advanchor.models.base import Base
@@ -45,7 +45,12 @@ def weight(member: Member) -> float:
 
 
 def solve(
-    base: Base, totals: Mapping[str, Tensor], members: Mapping[str, Member], retained: Retained, settings: Settings
+    base: Base,
+    totals: Mapping[str, Tensor],
+    members: Mapping[str, Member],
+    retained: Retained,
+    settings: Settings,
+    workshop: Workshop,
 ) -> Part:
     return edited(
         base,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from advanchor.concepts import Concept
 from advanchor.fusion.anchors import anchor_of, anchor_problem
-from advanchor.fusion.member import Member, Part
+from advanchor.fusion.member import Member, Part, Workshop
 from advanchor.fusion.neurons import DOWN, UP, clip_parts, hidden_states, mlp_names, mlp_tensors, text_encoder
 from advanchor.fusion.retained import Retained, RetainSettings
 from advanchor.fusion.statistics import GRAM, OWN
@@ -67,7 +67,12 @@ def weight(member: Member) -> float:
 
 
 def solve(
-    base: Base, totals: Mapping[str, Tensor], members: Mapping[str, Member], retained: Retained, settings: Settings
+    base: Base,
+    totals: Mapping[str, Tensor],
+    members: Mapping[str, Member],
+    retained: Retained,
+    settings: Settings,
+    workshop: Workshop,
 ) -> Part:
     gram = settings.retain_weight * (len(members) + PRIOR) * retained_gram(base, retained.weights)
     scales = {name: member.scale for name, member in members.items()}

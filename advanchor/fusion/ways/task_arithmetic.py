@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advanchor.fusion.edits import base_tensors
-from advanchor.fusion.member import Member, Part
+from advanchor.fusion.member import Member, Part, Workshop
 from advanchor.fusion.retained import Retained
 from advanchor.models.base import Base
 from advanchor.settings import Section
@@ -35,7 +35,12 @@ def weight(member: Member) -> float:
 
 
 def solve(
-    base: Base, totals: Mapping[str, Tensor], members: Mapping[str, Member], retained: Retained, settings: Settings
+    base: Base,
+    totals: Mapping[str, Tensor],
+    members: Mapping[str, Member],
+    retained: Retained,
+    settings: Settings,
+    workshop: Workshop,
 ) -> Part:
     return Part(base_tensors(base, totals), task_arithmetic(totals, settings.scale))
 
