@@ -37,7 +37,9 @@ def study(
         list[str] | None, typer.Option(help="A kind, or the label of a row; may be repeated. Default: all.")
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Make the page again from NAME.json, without erasing.")] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Next to no steps and pictures: does everything run?")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few erasures, next to no steps and pictures: does everything run?")
+    ] = False,
     local: Annotated[bool, typer.Option("--local", help="In this process, without Ray and DeepSpeed.")] = False,
     as_json: common.AsJson = False,
 ) -> None:
@@ -58,6 +60,7 @@ def study(
         chosen: lab.Study = studies.load(one)
         with ends(), progress(as_json, console(stderr=True)) as view:
             trials, found = narrowed(chosen.trials(base, size), only or []), []
+            trials = lab.few(trials) if quick else trials
             while trials:
                 found = lab.run(runs / chosen.folder, trials, lab.asked(chosen, size), view, local=local)
                 more = chosen.further(base, size, chosen.rows(base, found, size))

@@ -25,6 +25,7 @@ from advanchor.runtime.place import Place, drive
 from advanchor.training.context import TrainingSettings
 
 MODEL = "pocket"
+FEW = 3  # erasures of a quick study, unless it has more methods
 PACK = 8  # tasks of equal settings that share a forward, at most: on CPU cores more bring nothing
 
 
@@ -34,7 +35,7 @@ class Size:
 
     per_kind: int = 8  # concepts of each kind, at most
     seeds: int = 3  # erasures of each concept by each method
-    quick: bool = False  # next to no steps and pictures: does everything run?
+    quick: bool = False  # few erasures, next to no steps and pictures: does everything run?
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,15 @@ def crossed(
         for label, settings in rows(concept).items()
         for seed in range(size.seeds if isinstance(settings, TrainingSettings) else 1)
     ]
+
+
+def few(trials: Sequence[Trial]) -> list[Trial]:
+    """The first trial of each method, and the next ones where these are fewer than FEW."""
+    firsts = {id(trial) for trial in {type(trial.method): trial for trial in reversed(trials)}.values()}
+    for trial in trials:
+        if len(firsts) < FEW:
+            firsts.add(id(trial))
+    return [trial for trial in trials if id(trial) in firsts]
 
 
 def shortened(settings: MethodSettings) -> MethodSettings:

@@ -113,8 +113,7 @@ def tuning(base: Base, size: Size) -> list[Trial]:
         found |= {label: (concept, settings) for label, settings in closed_forms(base, concept).items()}
         return found | {rivals.BARE_UCE: (rivals.bare(concept), uce.Settings())}
 
-    found = validated(base, size, tried, ("style",) if size.quick else rivals.KINDS)
-    return found[:: len(found) // 6] if size.quick else found
+    return validated(base, size, tried, ("style",) if size.quick else rivals.KINDS)
 
 
 def further(base: Base, size: Size, records: Sequence[Row]) -> list[Trial]:

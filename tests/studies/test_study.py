@@ -8,13 +8,16 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from advanchor.batch.plan import dump_plan, load_plan
 from advanchor.cli import app
 from advanchor.cli.study import narrowed, page_of
+from advanchor.methods import problems
 from advanchor.models import load
+from advanchor.models.base import Base
 from advanchor.pocket.wide import HIDDEN
 from advanchor.studies import STUDIES
 from advanchor.studies import load as load_study
-from advanchor.studies.lab import Size, Trial, concepts
+from advanchor.studies.lab import Size, Trial, concepts, few, planned
 from advanchor.studies.rivals import OURS, PROJECTED, SIMILAR, TEST_CONCEPTS, fair_rows, methods_for, trials_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "studies"
@@ -36,6 +39,11 @@ def study(folder: Path, *options: str) -> Result:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all studies: those that share erasures share them here, too."""
     return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return load("pocket")
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +103,9 @@ def test_pages_of_a_former_protocol_say_so() -> None:
         assert "former protocol" in (DOCS / f"{name}.md").read_text()
 
 
-def test_every_trained_rival_is_there_bare_and_behind_the_projection() -> None:
-    (concept,) = concepts(load("pocket"), "object", ("heart",))
-    rows = fair_rows(load("pocket"), concept)
+def test_every_trained_rival_is_there_bare_and_behind_the_projection(base: Base) -> None:
+    (concept,) = concepts(base, "object", ("heart",))
+    rows = fair_rows(base, concept)
     for label, (own, settings) in rows.items():
         if label.endswith(PROJECTED.format("")):
             assert settings.retain_weight == 1 and settings.retain_without == HIDDEN  # type: ignore[union-attr]
@@ -107,8 +115,19 @@ def test_every_trained_rival_is_there_bare_and_behind_the_projection() -> None:
     assert rows["esd, bare name"][0].templates == ("{}",) == rows["uce, bare name"][0].templates
 
 
-def test_only_some_rows_or_kinds_are_run_if_asked() -> None:
-    trials = [trial for kind in ("object", "style") for trial in quick_trials(kind)]
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_erasure_of_a_study_is_one_that_a_worker_takes(name: str, base: Base, tmp_path: Path) -> None:
+    """A quick study does a few of them only."""
+    chosen = load_study(name)
+    trials = chosen.trials(base, Size(per_kind=1, seeds=1))
+    spec, tasks = planned(tmp_path, trials, chosen.evaluation)
+    assert load_plan(dump_plan(spec, tasks))[1] == tasks
+    assert [problem for task in tasks for problem in problems(task.method, task.concept)] == []
+    assert {type(trial.method) for trial in few(trials)} == {type(trial.method) for trial in trials}
+
+
+def test_only_some_rows_or_kinds_are_run_if_asked(base: Base) -> None:
+    trials = [trial for kind in ("object", "style") for trial in quick_trials(base, kind)]
     chosen = narrowed(trials, ["style", OURS])
     assert {(trial.concept.kind, trial.label) for trial in chosen} == {("style", OURS)}
     assert {trial.concept.kind for trial in narrowed(trials, [OURS])} == {"object", "style"}
@@ -116,8 +135,7 @@ def test_only_some_rows_or_kinds_are_run_if_asked() -> None:
         narrowed(trials, ["styles"])
 
 
-def quick_trials(kind: Any) -> list[Trial]:
-    base = load("pocket")
+def quick_trials(base: Base, kind: Any) -> list[Trial]:
     chosen = concepts(base, kind, TEST_CONCEPTS[kind][:1])
     return trials_of(chosen, lambda concept: fair_rows(base, concept), Size(1, 1, quick=True))
 
@@ -127,8 +145,7 @@ def test_an_unknown_study_is_named_with_the_choices() -> None:
     assert done.exit_code == 2 and "'rival' is not one of" in done.stderr and "did you mean 'rivals'?" in done.stderr
 
 
-def test_the_similar_concept_is_another_of_the_same_kind() -> None:
-    base = load("pocket")
+def test_the_similar_concept_is_another_of_the_same_kind(base: Base) -> None:
     for kind, names in TEST_CONCEPTS.items():
         (concept,) = concepts(base, kind, names[:1])
         assert (not concept.similar) == (kind == "explicit") == (SIMILAR not in methods_for(base, concept))
