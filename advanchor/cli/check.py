@@ -10,7 +10,13 @@ from advanchor.cli import common
 from advanchor.cli.console import console, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from advanchor.batch.file import Batch
+    from advanchor.batch.findings import Finding
+    from advanchor.batch.spec import BatchSpec
+    from advanchor.concepts import Concept
+    from advanchor.models.base import Base
 
 
 def check(
@@ -39,35 +45,44 @@ def check(
         common.fail("--draw and --names-only exclude each other")
     from advanchor import models
     from advanchor.batch.findings import check as find
-    from advanchor.batch.findings import undrawn
     from advanchor.batch.retain import read_retain
-    from advanchor.evaluation.settings import EvaluationSettings
 
     with common.user_errors():
         read = read_concepts_of(concepts, model)
-        spec, listed = read.spec, read.concepts
+        listed = read.concepts
         told = read_retain(retain) if retain else None
-        base = None if names_only else models.load(spec.base)
+        base = None if names_only else models.load(read.spec.base)
         if base:
             listed = [concept.with_prompts(base.profile.prompts) for concept in listed]
         findings = find(listed, told, base)
         if draw and base:
-            from rich.progress import track
+            findings += undrawn(listed, base, read.spec, draw)
+    show(findings, len(listed), as_json)
+    raise typer.Exit(common.SOME_FAILED if findings else common.OK)
 
-            from advanchor.evaluation.scorers import scorer_for
 
-            scorer = scorer_for(base, spec.evaluate, listed)
-            if scorer is None:
-                common.fail(f"--draw: nothing can tell what pictures of {spec.base!r} show; set evaluate.scorer")
-            shown = track(listed, "drawing", console=console(stderr=True), transient=True)
-            findings += undrawn(shown, base, scorer, spec.evaluate or EvaluationSettings(), draw)
+def show(findings: "Sequence[Finding]", concepts: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps([finding.to_json() for finding in findings], indent=2))
-    else:
-        for finding in findings:
-            say(f"{finding.kind}: {finding.message}")
-        say(f"{len(listed)} concepts, {len(findings)} findings")
-    raise typer.Exit(common.SOME_FAILED if findings else common.OK)
+        return
+    for finding in findings:
+        say(f"{finding.kind}: {finding.message}")
+    say(f"{concepts} concepts, {len(findings)} findings")
+
+
+def undrawn(concepts: "Sequence[Concept]", base: "Base", spec: "BatchSpec", copies: int) -> "list[Finding]":
+    """Concepts that the base does not draw, found in `copies` pictures of each prompt, while progress is shown."""
+    from rich.progress import track
+
+    from advanchor.batch import findings
+    from advanchor.evaluation.scorers import scorer_for
+    from advanchor.evaluation.settings import EvaluationSettings
+
+    scorer = scorer_for(base, spec.evaluate, concepts)
+    if scorer is None:
+        common.fail(f"--draw: nothing can tell what pictures of {spec.base!r} show; set evaluate.scorer")
+    shown = track(concepts, "drawing", console=console(stderr=True), transient=True)
+    return findings.undrawn(shown, base, scorer, spec.evaluate or EvaluationSettings(), copies)
 
 
 def read_concepts_of(path: Path, model: str) -> "Batch":

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from advanchor.fusion.artifact import Fusion
     from advanchor.fusion.gate import Bars, Examination
     from advanchor.fusion.repair import Tune
-
+    from advanchor.runtime.place import Place
 
 Names = list[str] | None
 Sources = Annotated[
@@ -32,34 +32,45 @@ Sources = Annotated[
         show_default=False,
     ),
 ]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="New folder for the fused model.", metavar="DIR")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="How they are fused: auto (each kind as suits it), or a way of docs/fusion.md.", show_default="auto"
+    ),
+]
+Only = Annotated[Names, typer.Option(help="Fuse only this concept; may be repeated.", metavar="NAME")]
+Without = Annotated[Names, typer.Option(help="Leave this concept out; may be repeated.", metavar="NAME")]
+Accepted = Annotated[
+    bool, typer.Option("--accepted", help="Of runs, only what a person has accepted: `advanchor review`.")
+]
+Retained = Annotated[
+    Path | None, typer.Option(help="retain.yaml: prompts that must keep their meaning.", show_default=False)
+]
+Changes = Annotated[
+    Names, typer.Option("--set", help="Change a setting: --set ridge=1e-4, --set bars.ua=0.8.", metavar="KEY=VALUE")
+]
+Pipeline = Annotated[bool, typer.Option("--pipeline", help="Write a whole pipeline for diffusers, too.")]
+Examined = Annotated[
+    bool, typer.Option("--gate/--no-gate", help="Examine every concept in the fused model, where that is possible.")
+]
+Repair = Annotated[bool, typer.Option("--repair", help="Mend what does not pass, and fuse again.")]
+
+say = partial(tell, stderr=True)
 
 
 def fuse(
     sources: Sources,
-    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the fused model.", metavar="DIR")],
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="How they are fused: auto (each kind as suits it), or a way of docs/fusion.md.",
-            show_default="auto",
-        ),
-    ] = None,
-    only: Annotated[Names, typer.Option(help="Fuse only this concept; may be repeated.", metavar="NAME")] = None,
-    without: Annotated[Names, typer.Option(help="Leave this concept out; may be repeated.", metavar="NAME")] = None,
-    accepted: Annotated[
-        bool, typer.Option("--accepted", help="Of runs, only what a person has accepted: `advanchor review`.")
-    ] = False,
-    retain: Annotated[
-        Path | None, typer.Option(help="retain.yaml: prompts that must keep their meaning.", show_default=False)
-    ] = None,
-    overrides: Annotated[
-        Names, typer.Option("--set", help="Change a setting: --set ridge=1e-4, --set bars.ua=0.8.", metavar="KEY=VALUE")
-    ] = None,
-    pipeline: Annotated[bool, typer.Option("--pipeline", help="Write a whole pipeline for diffusers, too.")] = False,
-    gate: Annotated[
-        bool, typer.Option("--gate/--no-gate", help="Examine every concept in the fused model, where that is possible.")
-    ] = True,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what does not pass, and fuse again.")] = False,
+    output: Folder,
+    method: Method = None,
+    only: Only = None,
+    without: Without = None,
+    accepted: Accepted = False,
+    retain: Retained = None,
+    overrides: Changes = None,
+    pipeline: Pipeline = False,
+    gate: Examined = True,
+    repair: Repair = False,
     local: Local = False,
     address: Address = None,
     insecure_no_token: Insecure = False,
@@ -69,43 +80,48 @@ def fuse(
     common.quiet()
     from advanchor.batch.retain import read_retain
     from advanchor.fusion.make import Wanted, make, working
-    from advanchor.fusion.member import FusionError
-    from advanchor.fusion.neurons import TextEncoderError
     from advanchor.report.fused import write_fused_report
-    from advanchor.runtime.errors import ClusterError
     from advanchor.runtime.place import Place, refuse
-    from advanchor.runtime.repairs import tuner
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         common.fail(f"--output {output}: is not empty; choose another folder")
-    beside = working(output)
-    say = partial(tell, stderr=True)
-
-    @contextmanager
-    def tuned() -> "Iterator[Tune]":
-        with progress(as_json, console(stderr=True)) as view:
-            yield tuner(beside, place, view, say)
-
-    place = Place(local, address, insecure_no_token)
-    with common.user_errors():
-        try:
-            if repair:
-                refuse(place)
-            changes, examination, bars = changed(method, overrides or [])
-            told = read_retain(retain) if retain else None
-            names = {"only": only or (), "without": without or (), "accepted": accepted}
-            wanted = Wanted(
-                sources, changes, told, **names, examined=gate, examination=examination, bars=bars, pipeline=pipeline
-            )
-            fusion = make(wanted, output, say, tuned if repair else None)
-        except (ClusterError, FusionError, TextEncoderError) as error:
-            common.fail(str(error))
-        except KeyboardInterrupt:
-            common.fail(f"interrupted; the same command goes on with what is in {beside}", common.INTERRUPTED)
+    place, beside = Place(local, address, insecure_no_token), working(output)
+    with ends(beside):
+        if repair:
+            refuse(place)
+        changes, examination, bars = changed(method, overrides or [])
+        told = read_retain(retain) if retain else None
+        wanted = Wanted(sources, changes, told, only or (), without or (), accepted, gate, examination, bars, pipeline)
+        fusion = make(wanted, output, say, partial(tuned, beside, place, as_json) if repair else None)
     shutil.rmtree(beside, ignore_errors=True)
     write_fused_report(output)
     show(fusion, output, as_json)
     raise typer.Exit(common.SOME_FAILED if fusion.verdict and not fusion.verdict["passed"] else common.OK)
+
+
+@contextmanager
+def ends(beside: Path) -> Iterator[None]:
+    """What fails or is interrupted ends the program in words."""
+    from advanchor.fusion.member import FusionError
+    from advanchor.fusion.neurons import TextEncoderError
+    from advanchor.runtime.errors import ClusterError
+
+    with common.user_errors():
+        try:
+            yield
+        except (ClusterError, FusionError, TextEncoderError) as error:
+            common.fail(str(error))
+        except KeyboardInterrupt:
+            common.fail(f"interrupted; the same command goes on with what is in {beside}", common.INTERRUPTED)
+
+
+@contextmanager
+def tuned(beside: Path, place: "Place", as_json: bool) -> "Iterator[Tune]":
+    """What retrains deltas for repairs, in a folder, while its progress is shown."""
+    from advanchor.runtime.repairs import tuner
+
+    with progress(as_json, console(stderr=True)) as view:
+        yield tuner(beside, place, view, say)
 
 
 def changed(method: str | None, overrides: list[str]) -> "tuple[dict[str, Any], Examination, Bars]":

@@ -11,6 +11,7 @@ from advanchor.cli.console import say
 
 if TYPE_CHECKING:
     from advanchor.batch.lists import Answers
+    from advanchor.concepts import Concept
 
 FIELDS = ("name", "kind", "similar", "templates", "neutral")
 
@@ -43,30 +44,36 @@ def init(
         common.fail(f"{output} is there already; --force overwrites it")
     common.check_new_file("--output", output)
     from advanchor.batch.file import parse_batch
-    from advanchor.batch.lists import read_list
-    from advanchor.batch.sources import SourceError
     from advanchor.batch.starter import Starter, text
 
     with common.user_errors():
-        try:
-            listed = read_list(names, answers)
-        except SourceError as error:
-            common.fail(str(error))
-        for note in listed.notes:
-            say(f"{names.name}: {note}", "dim", stderr=True)
-        if listed.problems:
-            common.fail("\n".join(listed.problems))
-        starter = Starter(model, listed.concepts, "" if clip == "none" else clip)
+        concepts = read(names, answers)
+        starter = Starter(model, concepts, "" if clip == "none" else clip)
         if not starter.is_gallery() and not starter.pipeline():
             say(f"{model}: its architecture is not known before it is fetched: the settings are general ones", "yellow")
         batch = text(starter, names.name, output)
-        read = parse_batch(batch, output)
-        assert read.concepts == listed.concepts, "a batch that reads otherwise than its list"
+        assert parse_batch(batch, output).concepts == concepts, "a batch that reads otherwise than its list"
     try:
         output.write_text(batch, encoding="utf-8")
     except OSError as error:
         common.fail(f"--output {output}: cannot be written: {error.strerror}")
-    say(f"{output}: {len(listed.concepts)} concepts for {model}; next: advanchor check {output}")
+    say(f"{output}: {len(concepts)} concepts for {model}; next: advanchor check {output}")
+
+
+def read(names: Path, answers: "Answers") -> "Sequence[Concept]":
+    """What a list says, with notes for its reader. Exit code 2 where it leaves something open."""
+    from advanchor.batch.lists import read_list
+    from advanchor.batch.sources import SourceError
+
+    try:
+        listed = read_list(names, answers)
+    except SourceError as error:
+        common.fail(str(error))
+    for note in listed.notes:
+        say(f"{names.name}: {note}", "dim", stderr=True)
+    if listed.problems:
+        common.fail("\n".join(listed.problems))
+    return listed.concepts
 
 
 def answers_of(kinds: Sequence[str], columns: Sequence[str], encoding: str) -> "Answers":

@@ -1,7 +1,7 @@
 """advanchor plan: what a batch would do."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from advanchor.cli.console import cell, console, safe, say, warn
 
 if TYPE_CHECKING:
     from advanchor.batch.memory import Memory
+    from advanchor.batch.plan import Task
     from advanchor.batch.spec import BatchSpec
     from advanchor.concepts import Concept
     from advanchor.models.profile import Profile
@@ -46,13 +47,7 @@ def plan(
         told["profile"] = profile.to_json() | {"prompts": {kind: asdict(profile.prompts[kind]) for kind in unprompted}}
         print(json.dumps(told, indent=2))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("concept", "kind", "method", "templates", "task", "state"):
-        table.add_column(column)
-    for task in tasks:
-        cells = (task.concept.name[:40], task.concept.kind, task.method.name, str(len(task.concept.templates)), task.id)
-        table.add_row(*map(cell, cells), cell("done" if task.id in done else "to do"))
-    console().print(table)
+    console().print(table(tasks, done))
     say(f"{len(tasks)} tasks, {len(done)} of them done, into {safe(store.url)}")
     if profile is GENERAL:
         say(safe(general_prompts(profile, unprompted)))
@@ -65,6 +60,17 @@ def plan(
     say(sentence(disk, len(tasks)))
     ranks = spec.resources.ranks
     say(safe(f"a gang of {ranks} GPU{'s' if ranks > 1 else ''} needs {memory.sentence()}"))
+
+
+def table(tasks: "Sequence[Task]", done: Collection[str]) -> Table:
+    """A row per task; `done`: the ids of those that have a result."""
+    view = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("concept", "kind", "method", "templates", "task", "state"):
+        view.add_column(column)
+    for task in tasks:
+        cells = (task.concept.name[:40], task.concept.kind, task.method.name, str(len(task.concept.templates)), task.id)
+        view.add_row(*map(cell, cells), cell("done" if task.id in done else "to do"))
+    return view
 
 
 def sizes_of(spec: "BatchSpec", concepts: "Sequence[Concept]") -> "tuple[Memory | None, int | None, str]":
