@@ -1,6 +1,8 @@
 """The classifier that scores the pocket gallery: one small convolutional net, one head per attribute."""
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors.torch import load_file
@@ -33,21 +35,22 @@ def labels(scene: Scene) -> list[int]:
     return [IGNORED if (value := values[head]) is None else HEADS[head].index(value) for head in HEADS]
 
 
-class Classifier(nn.Module):
-    """(B, 3, 32, 32) images in [-1, 1] -> features (B, 128) -> logits (B, classes) for every head."""
+def convolved(layers: Sequence[tuple[int, int, int]], norm: Callable[[int], nn.Module]) -> list[nn.Module]:
+    """Of each (channels before, after, stride): a 3 x 3 convolution, its norm and a ReLU."""
+    return [
+        part
+        for before, after, stride in layers
+        for part in (nn.Conv2d(before, after, 3, stride, padding=1, bias=False), norm(after), nn.ReLU())
+    ]
 
-    def __init__(self) -> None:
+
+class HeadedNet(nn.Module):
+    """Images in [-1, 1] -> features (B, F), by its body -> logits (B, classes) for every head."""
+
+    def __init__(self, body: nn.Module, width: int, heads: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
-
-        def block(before: int, after: int, stride: int) -> list[nn.Module]:
-            convolution = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
-            return [convolution, nn.BatchNorm2d(after), nn.ReLU()]
-
-        self.body = nn.Sequential(
-            *block(3, 32, 1), *block(32, 64, 2), *block(64, 96, 2), *block(96, 96, 2), nn.Flatten(),
-            nn.Linear(96 * 4 * 4, 128), nn.ReLU(),
-        )  # fmt: skip
-        self.heads = nn.ModuleDict({head: nn.Linear(128, len(classes)) for head, classes in HEADS.items()})
+        self.body = body
+        self.heads = nn.ModuleDict({head: nn.Linear(width, len(classes)) for head, classes in heads.items()})
 
     def features(self, images: Tensor) -> Tensor:
         return self.body(images)
@@ -57,13 +60,23 @@ class Classifier(nn.Module):
         return {head: linear(features) for head, linear in self.heads.items()}
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Sum over the heads of their cross-entropies. targets: (B, heads)."""
-        logits = self(images)
-        parts = [F.cross_entropy(logits[head], targets[:, i], ignore_index=IGNORED) for i, head in enumerate(HEADS)]
+        """Sum over the heads of their cross-entropies. targets: (B, heads), IGNORED where there is no label."""
+        parts = [
+            F.cross_entropy(logits, targets[:, i], ignore_index=IGNORED)
+            for i, logits in enumerate(self(images).values())
+        ]
         return torch.stack([part for part in parts if not part.isnan()]).sum()
 
     @classmethod
-    def load(cls, path: Path) -> "Classifier":
-        model = cls()
+    def load(cls, path: Path) -> Self:
+        model = cls()  # type: ignore[call-arg] # of a subclass, which knows its body
         model.load_state_dict(load_file(path))
         return model.float().eval().requires_grad_(False)
+
+
+class Classifier(HeadedNet):
+    """(B, 3, 32, 32) images -> features (B, 128)."""
+
+    def __init__(self) -> None:
+        layers = convolved([(3, 32, 1), (32, 64, 2), (64, 96, 2), (96, 96, 2)], nn.BatchNorm2d)
+        super().__init__(nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * 4 * 4, 128), nn.ReLU()), 128, HEADS)
