@@ -75,7 +75,7 @@ def test_a_fused_pipeline_draws_the_same_in_stock_diffusers(run: Path, base: Bas
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "a name that is not there": (["--without", "strar"], "--without 'strar': not one of the 3 finished concepts"),
     "nothing left": (["--without", "star", "--without", "circle", "--without", "someone"], "no concept is left"),
-    "an unknown setting": (["--set", "rigde=1"], "'rigde' is not one of retain_weight, ridge, neighbours"),
+    "an unknown setting": (["--set", "rigde=1"], "'rigde' is not one of distill, retain_weight, ridge, neighbours"),
     "an unknown way": (["--method", "closed_from"], "'closed_from' is not one of auto, closed_form, anchor_edit"),
     "a bad value": (["--set", "ridge=-1"], "--set ridge: -1:"),
     "a bad bar": (["--set", "bars.ua=2"], "--set bars.ua: 2:"),
