@@ -21,7 +21,7 @@ from advanchor.studies.lab import Size, Trial, concepts, few, planned
 from advanchor.studies.rivals import OURS, PROJECTED, SIMILAR, TEST_CONCEPTS, fair_rows, methods_for, trials_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "studies"
-FORMER = ("rivals", "tuning", "ablation")  # whose pages were made before their present protocol
+FORMER = ("tuning", "ablation")  # whose pages were made before their present protocol
 
 
 def study(folder: Path, *options: str) -> Result:
