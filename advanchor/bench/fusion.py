@@ -5,11 +5,9 @@ Half of the retained names are hidden from every method; ACC_s counts those only
 """
 
 import copy
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +37,15 @@ FLAGS = ("told", "half")  # of by_fusion, in labels of the command
 Edit = Callable[[Base, str, Sequence[Concept], Retain], AbstractContextManager]  # inside it the base is edited
 
 
-def by_fusion(method: str, *, thinned: bool = False, told: bool = False, half: bool = False, **changed: Any) -> Edit:
+def by_fusion(
+    method: str,
+    *,
+    thinned: bool = False,
+    told: bool = False,
+    half: bool = False,
+    workshop: Workshop | None = None,
+    **changed: Any,
+) -> Edit:
     """One of the product's own ways, with settings that differ.
 
     thinned: deltas count for 1 / the square root of how many there are; told: nothing is hidden, which shows what such
@@ -54,7 +60,7 @@ def by_fusion(method: str, *, thinned: bool = False, told: bool = False, half: b
         if told:
             retain = retain.model_copy(update={"exclude": ()})
         plan = plan_fusion([run], changes, retain, only=[concept.name for concept in concepts])
-        fused = fuse(plan, base, workshop=Workshop(say=partial(print, file=sys.stderr, flush=True)))
+        fused = fuse(plan, base, workshop=workshop)
         with fused.on(base), in_half(base) if half else nullcontext():
             yield
 
@@ -98,16 +104,17 @@ EDITS: dict[str, Edit] = {
     "anchor_edit": by_fusion("anchor_edit"),
     "neurons": by_fusion("neurons"),
     "task_arithmetic": by_fusion("task_arithmetic", thinned=True),
-    "distill": by_fusion("distill"),
-    "distill+neurons": by_fusion("distill+neurons"),
     "trained jointly": by_training,
     "joint UCE": by_uce("last"),
     "joint UCE, later tokens": by_uce("last_and_later"),
 }
 
 
-def edit_called(label: str) -> Edit:
-    """An entry of EDITS, or a way of fusing with settings: "closed_form, ridge=1e-3, told". Raises ValueError."""
+def edit_called(label: str, workshop: Workshop | None = None) -> Edit:
+    """An entry of EDITS, or a way of fusing with settings: "closed_form, ridge=1e-3, told". Raises ValueError.
+
+    workshop: where a way that trains keeps its checkpoint.
+    """
     name, *changes = label.split(", ")
     if label in EDITS:
         return EDITS[label]
@@ -120,7 +127,7 @@ def edit_called(label: str) -> Edit:
         if key not in flags:
             set_override(settings, f"{key}={value}")
     FusionSettings(method=name, **settings)  # type: ignore[arg-type]
-    return by_fusion(name, **flags, **settings)
+    return by_fusion(name, workshop=workshop, **flags, **settings)
 
 
 def harmonic(acc_e: float, acc_s: float) -> float:
@@ -134,8 +141,8 @@ def hidden_names(erased: Sequence[str]) -> list[str]:
 
 
 class Bench:
-    def __init__(self, run: str, settings: Examination) -> None:
-        self.run = run
+    def __init__(self, run: str, settings: Examination, workshop: Workshop | None = None) -> None:
+        self.run, self.workshop = run, workshop
         self.concepts = [found.concept for found in results_of(run).values()]
         self.base = models.load("pocket")
         self.evaluator = Evaluator(self.base, PocketScorer(), settings)
@@ -167,7 +174,7 @@ class Bench:
             concepts = self.concepts[:count]
             yield {"erased": count, "method": "base", **self.accuracies(concepts)}
             for name in edits:
-                with edit_called(name)(self.base, self.run, concepts, self.retain):
+                with edit_called(name, self.workshop)(self.base, self.run, concepts, self.retain):
                     found = self.accuracies(concepts)
                 h_o = harmonic(found["acc_e"] or 0.0, found["acc_s"] or 0.0)
                 yield {"erased": count, "method": name, **found, "h_o": h_o}

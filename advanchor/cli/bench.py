@@ -164,7 +164,7 @@ def fusion(
     from advanchor.bench import fusion as bench
     from advanchor.bench import fusion_scale
     from advanchor.fusion.gate import Examination
-    from advanchor.fusion.member import FusionError
+    from advanchor.fusion.member import FusionError, Workshop
 
     command = f"advanchor {shlex.join(sys.argv[1:])}"
     if run is None:
@@ -179,7 +179,8 @@ def fusion(
         common.fail(f"--method {error}")
     rows = []
     try:
-        examined = bench.Bench(run, Examination(retained_images_per_prompt=bench.COPIES))
+        workshop = Workshop(output, partial(say, stderr=True))
+        examined = bench.Bench(run, Examination(retained_images_per_prompt=bench.COPIES), workshop)
         wanted = counts or [n for n in (1, 10, 25, 50, 100, 150) if n <= len(examined.concepts)]
         seed = examined.evaluator.settings.seed
         note = f"\n`{command}`; evaluation seed {seed}; ACC_s over {len(examined.hidden)} hidden names\n"
