@@ -212,10 +212,13 @@ figure. The best rival is the cheapest of several noisy ones: its figure is, if 
 
 def plot(listed: Sequence[Row], figure: Any) -> None:
     """Degradation at UA 97 with its interval, by method; a panel per kind."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     shown = [row for row in listed if "method" in row]
     kinds, labels = (list(dict.fromkeys(row[key] for row in shown)) for key in ("kind", "method"))
     figure.set_size_inches(4 * len(kinds) + 2, 1.5 + 0.35 * len(labels))
-    for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0], kinds, strict=True):
+    axes = figure.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)[0]
+    for axis, kind in zip(axes, kinds, strict=True):
         for row in (row for row in shown if row["kind"] == kind and row["degradation"][0] is not None):
             value, low, high = (None if end is None else 1000 * end for end in row["degradation"])
             place = labels.index(row["method"])
@@ -223,4 +226,8 @@ def plot(listed: Sequence[Row], figure: Any) -> None:
             axis.plot([low or value, high or value], [place, place], "-", color="tab:blue")
         axis.set(title=kind, xlabel="degradation x 1000", yticks=range(len(labels)), yticklabels=labels)
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.grid(axis="x", alpha=0.3)
     figure.gca().invert_yaxis()
