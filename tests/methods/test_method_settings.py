@@ -58,6 +58,6 @@ def test_no_settings_narrow_what_they_inherit(name: str) -> None:
 
 def test_every_trained_method_can_run_behind_a_projection() -> None:
     trained = [method.Settings for method in METHODS.values() if issubclass(method.Settings, TrainingSettings)]
-    assert len(trained) == 6
+    assert len(trained) == 7
     defaults = {cls.model_fields["name"].default: cls.model_fields["retain_weight"].default for cls in trained}
     assert {name for name, weight in defaults.items() if weight} == {"guarded_anchor"}
