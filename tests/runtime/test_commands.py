@@ -19,7 +19,7 @@ def test_cancel_ends_running_and_queued_concepts_and_the_gang_stays(
 ) -> None:
     batch = runs.write_batch(tmp_path, tiny_base, runs.NAMES)
     content = json.loads(batch.read_text())
-    content["method"]["steps"] = 100_000  # nobody waits for these
+    content["method"]["steps"] = 10_000  # nobody waits for these
     batch.write_text(json.dumps(content))
     store, asked = runs.store_of(batch), []
 

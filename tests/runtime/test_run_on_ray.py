@@ -98,7 +98,7 @@ def slow_batch(folder: Path, base: Path) -> None:
     """Two concepts on a tiny model, of so many steps that none is done before the interruption."""
     (folder / "slow.yaml").write_text(
         f"model: {base}\noutput: runs/slow\n"
-        "method: {steps: 100000, anchor_steps: 2, num_latents: 4, latent_steps: 2}\n"
+        "method: {steps: 10000, anchor_steps: 2, num_latents: 4, latent_steps: 2}\n"
         "concepts:\n  - {name: cat, kind: object, templates: ['a {}'], neutral: ['a pet']}\n"
         "  - {name: dog, kind: object, templates: ['a {}'], neutral: ['a pet']}\n"
     )
