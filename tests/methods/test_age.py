@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+import advanchor
 from advanchor.concepts import Concept
 from advanchor.methods import age
+from advanchor.models.base import Base
 from advanchor.models.text import fill
 from advanchor.training.context import Batch, Context
 from advanchor.training.engine import derived_seed
@@ -69,8 +71,19 @@ def batch_of(context: Context, e: Tensor):  # noqa: ANN201 (a Conditioning)
     return context.e_c.rows(torch.zeros(1, len(e), dtype=torch.long)).with_embeds(e[None])
 
 
-def test_the_student_learns_the_mixture_and_keeps_it(context: Context) -> None:
-    """target = eps0(x_t, e_a), and the kept term asks for the same of e_a itself."""
+def test_the_mixture_is_kept_from_the_second_step_on(base: Base, concept: Concept) -> None:
+    """In the first step the student is the teacher, and there is nothing to keep; later the term has a gradient."""
+    found = {}
+    for steps in (1, 3):
+        for weight in (0.0, 5.0):
+            settings = SETTINGS.model_copy(update={"steps": steps, "kept_weight": weight, "search_steps": 0})
+            delta = advanchor.erase(base.pipeline, concept, settings).erasure.delta
+            found[steps, weight] = torch.cat([own.flatten() for own in delta.values()])
+    assert (found[1, 0.0] - found[1, 5.0]).abs().mean() < 0.1 * (found[3, 0.0] - found[3, 5.0]).abs().mean()
+
+
+def test_the_student_learns_the_mixture(context: Context) -> None:
+    """target = eps0(x_t, e_a)."""
     mixture, batch = age.Mixture(context, SETTINGS), one_batch(context)
     wanted = mixture.target(batch)
     unet, x_t, t = context.base.backbone, batch.noisy_latents[0], batch.timesteps[0]
